@@ -1,0 +1,98 @@
+//! One call that the caller waits for, and may lend what is on its stack.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::panic::{Panic, catch, discard};
+use crate::queue::Task;
+use crate::raw::{self, Job, Loan};
+use crate::sync::lock;
+use crate::terms::Terms;
+use crate::worker::{self, Cancellable, Worker};
+use crate::workers::Workers;
+
+/// Runs `f` on a worker and waits for it: on this thread, if it is one. `first` goes before all
+/// that waits from outside.
+pub(crate) fn apply<F, R>(
+    workers: &Arc<Workers>,
+    deadline: Option<Instant>,
+    first: bool,
+    f: F,
+) -> Result<R, Error>
+where
+    F: FnOnce() -> R + Send,
+    R: Send,
+{
+    workers.admit()?;
+    let call = Call {
+        terms: Terms::of_blocking(workers, deadline),
+        work: Mutex::new(Some(f)),
+        outcome: Mutex::new(None),
+    };
+    if workers.serial.is_some() {
+        workers.serially(|worker| call.run(worker));
+    } else if let Some(worker) = worker::of(workers.id) {
+        call.run(&worker);
+    } else {
+        raw::lend(&call, |loan| {
+            let task = Arc::clone(loan) as Arc<dyn Task>;
+            match first {
+                true => workers.submit_first(task)?,
+                false => workers.submit(task)?,
+            }
+            // Woken by the worker that leaves, and by `terminate`.
+            workers.wait(deadline, |waker| {
+                loan.poll_idle(waker) && (call.is_done() || workers.is_terminated())
+            });
+            Ok(())
+        })?;
+    }
+    call.finish()
+}
+
+struct Call<F, R> {
+    terms: Arc<Terms>,
+    work: Mutex<Option<F>>,
+    outcome: Mutex<Option<Result<R, Error>>>,
+}
+
+impl<F: FnOnce() -> R, R> Call<F, R> {
+    fn run(&self, worker: &Worker) {
+        // The caller hears of it by itself; see `finish`.
+        if self.terms.ended().is_some() {
+            return;
+        }
+        let Some(work) = lock(&self.work).take() else { return };
+        worker.count();
+        let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
+        let outcome = worker::with_signal(signal, || catch(work));
+        let outcome = outcome.map_err(|payload| Error::Panicked(Panic::new(payload, None)));
+        *lock(&self.outcome) = Some(outcome);
+    }
+
+    fn is_done(&self) -> bool {
+        lock(&self.outcome).is_some()
+    }
+
+    /// A call that was told to stop may have returned anything, so it does not count as done.
+    fn finish(self) -> Result<R, Error> {
+        let outcome = lock(&self.outcome).take();
+        match (self.terms.ended(), outcome) {
+            (None, Some(outcome)) => outcome,
+            (ended, outcome) => {
+                discard((outcome, self.work));
+                // It does not end unless it ran or was ended.
+                Err(ended.unwrap_or(Error::Terminated))
+            }
+        }
+    }
+}
+
+impl<F: FnOnce() -> R + Send, R: Send> Job for Call<F, R> {
+    fn work(&self, _: &Arc<Loan>) {
+        if let Some(worker) = worker::of(self.terms.workers.id) {
+            self.run(&worker);
+        }
+    }
+}

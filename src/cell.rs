@@ -1,0 +1,197 @@
+//! The state of one result: from queued to taken, with exactly one outcome.
+//!
+//! | stage | who leaves it, and how |
+//! |---|---|
+//! | `Queued` | whoever takes the work first ([`begin`](Cell::begin)), or ends it unbegun ([`resolve`](Cell::resolve)) |
+//! | `Running` | who runs it, with its outcome; or who sees that nobody shall wait for it any more |
+//! | `Calling` | the same thread, when the callbacks have returned; none registered meanwhile is lost |
+//! | `Ready` | the owner of the handle, who takes the outcome |
+//! | `Taken` | nobody |
+//!
+//! The work and its outcome share their place. User code (work, callbacks, wakers, `Drop`) never
+//! runs under the lock.
+
+use std::sync::Mutex;
+use std::task::Waker;
+
+use crate::error::Error;
+use crate::panic::{catch, discard};
+use crate::sync::lock;
+use crate::wait::Wakers;
+
+pub(crate) type Outcome<T> = Result<T, Error>;
+
+pub(crate) type Callback<T> = Box<dyn FnOnce(&Outcome<T>) + Send>;
+
+enum Stage<W, T> {
+    Queued(W),
+    Running,
+    Calling,
+    Ready(Outcome<T>),
+    /// Whether the outcome was a value.
+    Taken(bool),
+}
+
+pub(crate) struct Cell<W, T>(Mutex<Inner<W, T>>);
+
+struct Inner<W, T> {
+    stage: Stage<W, T>,
+    callbacks: Vec<Callback<T>>,
+    wakers: Wakers,
+    /// The handle is gone: the outcome is dropped where it comes to be.
+    detached: bool,
+}
+
+impl<W, T> Cell<W, T> {
+    pub(crate) fn new(work: W) -> Self {
+        Self::at(Stage::Queued(work))
+    }
+
+    /// A cell that has its outcome.
+    pub(crate) fn ready(outcome: Outcome<T>) -> Self {
+        Self::at(Stage::Ready(outcome))
+    }
+
+    fn at(stage: Stage<W, T>) -> Self {
+        let (callbacks, wakers) = (Vec::new(), Wakers::default());
+        Cell(Mutex::new(Inner { stage, callbacks, wakers, detached: false }))
+    }
+
+    /// Takes the work; `None` if somebody did before or it was resolved.
+    pub(crate) fn begin(&self) -> Option<W> {
+        let mut inner = lock(&self.0);
+        if !matches!(inner.stage, Stage::Queued(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut inner.stage, Stage::Running) {
+            Stage::Queued(work) => Some(work),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(lock(&self.0).stage, Stage::Queued(_))
+    }
+
+    /// Gives the cell its outcome, unless it has one: runs the callbacks, then lets the outcome be
+    /// seen, then wakes who waits. True if this call did it.
+    pub(crate) fn resolve(&self, outcome: Outcome<T>) -> bool {
+        self.resolve_if(outcome, |stage| matches!(stage, Stage::Queued(_) | Stage::Running))
+    }
+
+    /// The same, unless the work was begun.
+    pub(crate) fn resolve_queued(&self, outcome: Outcome<T>) -> bool {
+        self.resolve_if(outcome, |stage| matches!(stage, Stage::Queued(_)))
+    }
+
+    fn resolve_if(&self, outcome: Outcome<T>, may: impl FnOnce(&Stage<W, T>) -> bool) -> bool {
+        let mut inner = lock(&self.0);
+        if !may(&inner.stage) {
+            drop(inner);
+            discard(outcome);
+            return false;
+        }
+        let before = std::mem::replace(&mut inner.stage, Stage::Calling);
+        if let Stage::Queued(work) = before {
+            drop(inner);
+            discard(work);
+            inner = lock(&self.0);
+        }
+        while !inner.callbacks.is_empty() {
+            let callbacks = std::mem::take(&mut inner.callbacks);
+            drop(inner);
+            callbacks.into_iter().for_each(|callback| call(callback, &outcome));
+            inner = lock(&self.0);
+        }
+        let mut unseen = None;
+        if inner.detached {
+            inner.stage = Stage::Taken(outcome.is_ok());
+            unseen = Some(outcome);
+        } else {
+            inner.stage = Stage::Ready(outcome);
+        }
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        wakers.wake();
+        discard(unseen);
+        true
+    }
+
+    /// Whether the outcome is there; if not, `waker` will be woken when it is.
+    pub(crate) fn poll(&self, waker: Option<&Waker>) -> bool {
+        let mut inner = lock(&self.0);
+        let ready = matches!(inner.stage, Stage::Ready(_) | Stage::Taken(_));
+        if let (false, Some(waker)) = (ready, waker) {
+            inner.wakers.add(waker);
+        }
+        ready
+    }
+
+    /// The outcome, once.
+    pub(crate) fn take(&self) -> Outcome<T> {
+        let mut inner = lock(&self.0);
+        let taken = match &inner.stage {
+            Stage::Ready(outcome) => Stage::Taken(outcome.is_ok()),
+            Stage::Taken(_) => return Err(Error::Taken),
+            _ => return Err(Error::NotReady),
+        };
+        match std::mem::replace(&mut inner.stage, taken) {
+            Stage::Ready(outcome) => outcome,
+            _ => Err(Error::Taken),
+        }
+    }
+
+    /// Whether the outcome is, or was, a value.
+    pub(crate) fn successful(&self) -> Result<bool, Error> {
+        match &lock(&self.0).stage {
+            Stage::Ready(outcome) => Ok(outcome.is_ok()),
+            Stage::Taken(ok) => Ok(*ok),
+            _ => Err(Error::NotReady),
+        }
+    }
+
+    /// Calls `callback` with the outcome before anybody else can see it; at once if it is there. Not
+    /// at all if it was taken. Only the owner of the handle calls this and [`take`](Cell::take).
+    pub(crate) fn on_outcome(&self, callback: Callback<T>) {
+        let mut inner = lock(&self.0);
+        match std::mem::replace(&mut inner.stage, Stage::Calling) {
+            Stage::Ready(outcome) => {
+                drop(inner);
+                call(callback, &outcome);
+                lock(&self.0).stage = Stage::Ready(outcome);
+            }
+            Stage::Taken(ok) => {
+                inner.stage = Stage::Taken(ok);
+                drop(inner);
+                discard(callback);
+            }
+            other => {
+                inner.stage = other;
+                inner.callbacks.push(callback);
+            }
+        }
+    }
+
+    /// The handle is being dropped: the outcome goes with it, or is dropped as soon as it is there.
+    pub(crate) fn detach(&self) {
+        let outcome = {
+            let mut inner = lock(&self.0);
+            inner.detached = true;
+            match &inner.stage {
+                Stage::Ready(outcome) => {
+                    let taken = Stage::Taken(outcome.is_ok());
+                    Some(std::mem::replace(&mut inner.stage, taken))
+                }
+                _ => None,
+            }
+        };
+        drop(outcome);
+    }
+}
+
+/// A panicking callback costs nobody the value.
+fn call<T>(callback: Callback<T>, outcome: &Outcome<T>) {
+    if let Err(payload) = catch(|| callback(outcome)) {
+        discard(payload);
+    }
+}

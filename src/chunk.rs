@@ -1,0 +1,274 @@
+//! Every decision about how many items to take at a time. Pure.
+
+use std::time::Duration;
+
+/// The work to do between two looks at the clock and at the others.
+///
+/// Long enough that a claim (about 0.1 µs) is lost in it, short enough that a map of a fraction of a
+/// millisecond still has blocks to share.
+pub(crate) const SLICE: Duration = Duration::from_micros(20);
+
+/// How often, in a slice, a worker looks whether it shall stop or share.
+const LOOKS: usize = 16;
+
+/// How an input is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Claims are multiples of this many items, counted from the input's first.
+    pub(crate) unit: usize,
+    /// A claim is one unit, for a unit is a *task* that a worker's life is counted in.
+    pub(crate) single: bool,
+    /// A unit may be split after it was claimed: nobody asked for its size.
+    pub(crate) divisible: bool,
+}
+
+impl Cut {
+    /// The cut of an input of `len` items, if that is known.
+    ///
+    /// `counted` says that workers are replaced after a number of chunks; then the size must not
+    /// depend on the run, and an unset one is Python's.
+    pub(crate) fn new(
+        set: Option<usize>,
+        counted: bool,
+        len: Option<usize>,
+        workers: usize,
+    ) -> Self {
+        let unit = match (set, counted, len) {
+            (Some(set), _, _) => set,
+            (None, true, Some(len)) => python(len, workers),
+            (None, _, _) => 1,
+        };
+        Cut { unit, single: counted, divisible: set.is_none() && !counted }
+    }
+
+    /// How many of the `left` items at the front of a range to claim, when `fit` items fit a slice.
+    ///
+    /// One of `shares` equal parts of what is left at the most, down to single items, so that there is
+    /// something for others until the end.
+    pub(crate) fn claim(self, left: usize, fit: usize, shares: usize) -> usize {
+        if self.single {
+            return self.unit.min(left);
+        }
+        let want = fit.min(left / shares);
+        (want / self.unit).max(1).saturating_mul(self.unit).min(left)
+    }
+
+    /// Where to split `left` items so that a thief gets the back half; 0 is: all.
+    pub(crate) fn half(self, left: usize) -> usize {
+        left / 2 / self.unit * self.unit
+    }
+}
+
+/// `Pool.map`'s chunk size: four chunks a worker, rounded up.
+fn python(len: usize, workers: usize) -> usize {
+    len.div_ceil(workers.saturating_mul(4)).max(1)
+}
+
+/// How many items to do between two looks at the flags.
+pub(crate) fn look(fit: usize) -> usize {
+    (fit / LOOKS).max(1)
+}
+
+/// How many items fit a [`SLICE`], learnt from how long the last ones took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace(usize);
+
+impl Pace {
+    /// Nothing is known yet: one item, for it may take a second.
+    pub(crate) fn new() -> Self {
+        Pace(1)
+    }
+
+    pub(crate) fn fit(self) -> usize {
+        self.0
+    }
+
+    /// `done` items took `time`. Grows fourfold at the most, for cheap ones say little of those that
+    /// follow; shrinks at once.
+    pub(crate) fn learn(&mut self, done: usize, time: Duration) {
+        let nanos = time.as_nanos().max(1);
+        let fit = SLICE.as_nanos() * done as u128 / nanos;
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+        self.0 = fit.clamp(1, self.0.saturating_mul(4));
+    }
+}
+
+/// The work in one chunk of a stream: so little that nobody notices the wait for the items before his,
+/// so much that the price of a task is lost in it.
+const CHUNK: Duration = Duration::from_micros(200);
+
+/// The work that a stream keeps in front of each worker, so that none runs dry while the consumer
+/// sleeps.
+const AHEAD: Duration = Duration::from_millis(2);
+
+/// How long a consumer may wait for a result that is there, for the sake of waking it less often.
+pub(crate) const PROMPT: Duration = Duration::from_micros(500);
+
+/// How long the chunk of a stream may take before the rest of it is shared out again.
+pub(crate) const LATE: Duration = Duration::from_micros(800);
+
+/// How many chunks of a stream there are for each worker when items are cheap, and how many items when
+/// they are dear.
+const EACH: usize = 4;
+
+/// How many items a stream keeps for each worker at the most, when it may choose.
+const MOST: usize = 2048;
+
+/// How far a stream runs ahead of its consumer, and in what portions.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    workers: usize,
+    set_window: Option<usize>,
+    set_chunk: Option<usize>,
+    /// How many items may be pulled and not handed out.
+    window: usize,
+    chunk: usize,
+}
+
+impl Flow {
+    /// Nothing is known of the items: a few for each worker, each on its own.
+    pub(crate) fn new(workers: usize, window: Option<usize>, chunk: Option<usize>) -> Self {
+        let mut flow = Flow {
+            workers,
+            set_window: window,
+            set_chunk: chunk,
+            window: window.unwrap_or(EACH * workers),
+            chunk: 1,
+        };
+        flow.settle(1);
+        flow
+    }
+
+    /// An item takes `nanos`, as far as the last ones tell. Grows by steps and shrinks at once.
+    pub(crate) fn learn(&mut self, nanos: u64) {
+        let fit = |time: Duration| (time.as_nanos() as u64 / nanos.max(1)) as usize;
+        if self.set_window.is_none() {
+            let few = EACH * self.workers;
+            let wanted = fit(AHEAD).saturating_mul(self.workers);
+            self.window = wanted.min(2 * self.window).clamp(few, MOST * self.workers);
+        }
+        self.settle(fit(CHUNK).min(2 * self.chunk));
+    }
+
+    /// Fits the chunk and the window to one another.
+    fn settle(&mut self, chunk: usize) {
+        self.chunk = match self.set_chunk {
+            Some(set) => {
+                if self.set_window.is_none() {
+                    self.window = self.window.max(set.saturating_mul(2 * self.workers));
+                }
+                set.min(self.window)
+            }
+            None => chunk.clamp(1, (self.window / (EACH * self.workers)).max(1)),
+        };
+    }
+
+    pub(crate) fn window(&self) -> usize {
+        self.window
+    }
+
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// Whether the size of a chunk is up to the pool.
+    pub(crate) fn is_free(&self) -> bool {
+        self.set_chunk.is_none()
+    }
+
+    /// How many results a starved consumer is woken for, when an item takes `nanos`.
+    pub(crate) fn ask(&self, nanos: u64, in_flight: usize) -> usize {
+        if nanos == 0 {
+            return 1;
+        }
+        let wanted = (PROMPT.as_nanos() as u64 / nanos) as usize;
+        wanted.saturating_mul(self.workers).clamp(1, (in_flight / 2).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn python_makes_four_chunks_a_worker() {
+        assert_eq!([0, 1, 8, 9, 100].map(|len| python(len, 2)), [1, 1, 1, 2, 13]);
+    }
+
+    #[test]
+    fn a_pace_grows_fourfold_and_shrinks_at_once() {
+        let mut pace = Pace::new();
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            pace.learn(pace.fit(), Duration::from_nanos(pace.fit() as u64));
+            seen.push(pace.fit());
+        }
+        assert_eq!(seen, [4, 16, 64, 256, 1024]);
+        pace.learn(1024, Duration::from_millis(100));
+        assert_eq!(pace.fit(), 1);
+        pace.learn(1, Duration::ZERO);
+        assert_eq!(pace.fit(), 4);
+    }
+
+    #[test]
+    fn a_stream_starts_small_grows_when_items_are_cheap_and_shrinks_at_once() {
+        let mut flow = Flow::new(2, None, None);
+        assert_eq!((flow.window(), flow.chunk()), (8, 1));
+        for _ in 0..20 {
+            flow.learn(1);
+        }
+        assert_eq!((flow.window(), flow.chunk()), (4096, 512));
+        flow.learn(5_000_000);
+        assert_eq!((flow.window(), flow.chunk()), (8, 1));
+    }
+
+    #[test]
+    fn a_set_window_and_a_set_chunk_stay() {
+        let mut flow = Flow::new(2, Some(10), None);
+        let mut exact = Flow::new(2, None, Some(100));
+        for nanos in [1, 1000, 1, 1_000_000_000] {
+            flow.learn(nanos);
+            exact.learn(nanos);
+            assert_eq!((flow.window(), flow.chunk()), (10, 1));
+            assert_eq!(exact.chunk(), 100);
+            assert!(exact.window() >= 400);
+        }
+        assert_eq!(Flow::new(2, Some(10), Some(100)).chunk(), 10);
+        assert_eq!(Flow::new(2, Some(10), Some(usize::MAX)).chunk(), 10);
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunk_always_fits_the_window(
+            workers in 1usize..300, window in proptest::option::of(1usize..5000),
+            chunk in proptest::option::of(1usize..5000), costs in proptest::collection::vec(0u64..10_000_000, 0..20),
+        ) {
+            let mut flow = Flow::new(workers, window, chunk);
+            for nanos in costs {
+                flow.learn(nanos);
+                prop_assert!(1 <= flow.chunk() && flow.chunk() <= flow.window());
+                prop_assert!(window.is_none_or(|set| flow.window() == set));
+                let ask = flow.ask(nanos, flow.window());
+                prop_assert!(1 <= ask && ask <= flow.window());
+            }
+        }
+
+        #[test]
+        fn a_claim_is_whole_units_and_never_nothing(
+            unit in 1usize..50, left in 1usize..5000, fit in 1usize..10_000, single: bool,
+        ) {
+            let cut = Cut { unit, single, divisible: false };
+            let claim = cut.claim(left, fit, 4);
+            prop_assert!(claim >= 1 && claim <= left);
+            prop_assert!(claim % unit == 0 || claim == left);
+            prop_assert!(!single || claim <= unit);
+        }
+
+        #[test]
+        fn a_thief_leaves_whole_units(unit in 1usize..50, left in 1usize..5000) {
+            let cut = Cut { unit, single: false, divisible: false };
+            prop_assert!(cut.half(left) % unit == 0 && cut.half(left) <= left / 2);
+        }
+    }
+}

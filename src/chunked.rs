@@ -1,0 +1,275 @@
+//! `map_async` on a pool that replaces its workers: each chunk is a task of its own, as in Python, so
+//! that a worker can be replaced between two of them.
+//!
+//! (On other pools `map_async` is one task that does a whole blocking `map` on its worker.)
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Instant;
+
+use rayon::iter::IndexedParallelIterator;
+use rayon::iter::plumbing::{Producer, ProducerCallback};
+
+use crate::call::{Pending, poll, queue, refused};
+use crate::cell::{Callback, Cell, Outcome};
+use crate::chunk::Cut;
+use crate::error::Error;
+use crate::iterable::{Iterable, Visitor, gather};
+use crate::panic::{Panic, catch, discard};
+use crate::queue::{Task, TaskRef};
+
+use crate::sync::lock;
+use crate::terms::Terms;
+use crate::worker::{self, Cancellable};
+use crate::workers::Workers;
+
+/// Submits `f` over `items` in chunks.
+///
+/// They are queued in the form that `lease` makes of them: what borrows cannot be queued as it is.
+pub(crate) fn map_async<'s, M, I, F, R>(
+    workers: &Arc<Workers>,
+    chunksize: Option<usize>,
+    deadline: Option<Instant>,
+    lease: impl Fn(Arc<dyn Task + 's>) -> TaskRef,
+    f: F,
+    items: I,
+) -> Arc<dyn Pending<Vec<R>> + 's>
+where
+    I: Iterable<M>,
+    I::Item: 's,
+    F: Fn(I::Item) -> R + Send + Sync + 's,
+    R: Send + 's,
+{
+    if let Err(error) = workers.admit() {
+        return refused(workers, error);
+    }
+    // The number of chunks must be known, so the input is looped over here, as Python does.
+    let mut items = match items.accept(Collect) {
+        Ok(items) => items,
+        Err(error) => return refused(workers, error),
+    };
+    let unit = Cut::new(chunksize, true, Some(items.len()), workers.count).unit;
+    let mut chunks = VecDeque::new();
+    while items.len() > unit {
+        let start = (items.len() - 1) / unit * unit;
+        chunks.push_front((start, items.split_off(start)));
+    }
+    chunks.push_front((0, items));
+    let count = chunks.len();
+    let mut results = Vec::new();
+    results.resize_with(count, Vec::new);
+    let state = State { chunks, results, running: 0, failure: None };
+    let map = Arc::new(Chunked {
+        terms: Arc::new(Terms::new(workers, deadline)),
+        cell: Cell::new(()),
+        unit,
+        f: Mutex::new(Some(Arc::new(f))),
+        state: Mutex::new(state),
+    });
+    for _ in 0..count {
+        queue(workers, &lease(Arc::clone(&map) as Arc<dyn Task + 's>), |error| {
+            map.cell.resolve(Err(error));
+        });
+    }
+    map
+}
+
+struct Chunked<T, F, R> {
+    terms: Arc<Terms>,
+    cell: Cell<(), Vec<R>>,
+    unit: usize,
+    /// Gone when the last chunk is done.
+    f: Mutex<Option<Arc<F>>>,
+    state: Mutex<State<T, R>>,
+}
+
+struct State<T, R> {
+    /// What nobody has begun, with the index of the first item of each.
+    chunks: VecDeque<(usize, Vec<T>)>,
+    /// By chunk.
+    results: Vec<Vec<R>>,
+    running: usize,
+    /// The one with the lowest index.
+    failure: Option<(usize, Error)>,
+}
+
+impl<T, F, R> Chunked<T, F, R>
+where
+    T: Send,
+    F: Fn(T) -> R + Send + Sync,
+    R: Send,
+{
+    /// Runs one chunk: its results, or the index and the panic of the item that failed.
+    fn run_chunk(&self, start: usize, items: Vec<T>, f: Arc<F>) -> Result<Vec<R>, (usize, Error)> {
+        let mut results = Vec::with_capacity(items.len());
+        let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
+        let run = || {
+            for item in items {
+                if self.terms.ended().is_some() {
+                    break;
+                }
+                results.push(f(item));
+            }
+        };
+        let outcome = worker::with_signal(signal, || catch(run));
+        discard(f);
+        match outcome {
+            Ok(()) => Ok(results),
+            Err(payload) => {
+                let index = start + results.len();
+                discard(results);
+                Err((index, Error::Panicked(Panic::new(payload, Some(index)))))
+            }
+        }
+    }
+
+    /// Gives the cell its outcome after the last chunk.
+    fn finish(&self) {
+        let (results, failure) = {
+            let mut state = lock(&self.state);
+            (std::mem::take(&mut state.results), state.failure.take())
+        };
+        let f = lock(&self.f).take();
+        discard(f);
+        let outcome = match (self.terms.ended(), failure) {
+            (Some(error), _) | (None, Some((_, error))) => {
+                discard(results);
+                Err(error)
+            }
+            (None, None) => Ok(results.into_iter().flatten().collect()),
+        };
+        self.cell.resolve(outcome);
+    }
+}
+
+impl<T, F, R> Task for Chunked<T, F, R>
+where
+    T: Send,
+    F: Fn(T) -> R + Send + Sync,
+    R: Send,
+{
+    /// Runs the next chunk.
+    fn run(self: Arc<Self>) {
+        let skip = self.cell.poll(None) || self.terms.ended().is_some();
+        let (start, items, wanted) = {
+            let mut state = lock(&self.state);
+            let Some((start, items)) = state.chunks.pop_front() else { return };
+            state.running += 1;
+            let above = state.failure.as_ref().is_some_and(|(index, _)| *index < start);
+            (start, items, !(skip || above))
+        };
+        let f = lock(&self.f).clone();
+        let result = match f.filter(|_| wanted) {
+            Some(f) => {
+                if let Some(worker) = worker::of(self.terms.workers.id) {
+                    worker.count();
+                }
+                self.run_chunk(start, items, f)
+            }
+            None => {
+                discard(items);
+                Ok(Vec::new())
+            }
+        };
+        // `f` went with the run: when the last chunk counts as done, no closure is left but one.
+        let last = {
+            let mut state = lock(&self.state);
+            match result {
+                Ok(results) => state.results[start / self.unit] = results,
+                Err((index, error)) => {
+                    if state.failure.as_ref().is_none_or(|(lowest, _)| index < *lowest) {
+                        state.failure = Some((index, error));
+                    }
+                }
+            }
+            state.running -= 1;
+            state.running == 0 && state.chunks.is_empty()
+        };
+        if last {
+            self.finish();
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        lock(&self.state).chunks.is_empty() || self.cell.poll(None)
+    }
+}
+
+impl<T, F, R> Pending<Vec<R>> for Chunked<T, F, R>
+where
+    T: Send,
+    F: Fn(T) -> R + Send + Sync,
+    R: Send,
+{
+    fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn poll(&self, waker: Option<&Waker>) -> bool {
+        poll(&self.terms, &self.cell, waker)
+    }
+
+    fn take(&self) -> Outcome<Vec<R>> {
+        self.cell.take()
+    }
+
+    fn successful(&self) -> Result<bool, Error> {
+        self.cell.successful()
+    }
+
+    fn on_outcome(&self, callback: Callback<Vec<R>>) {
+        self.cell.on_outcome(callback);
+    }
+
+    /// Not begun means: no chunk of it.
+    fn cancel(&self) -> bool {
+        self.terms.cancel();
+        let chunks = {
+            let mut state = lock(&self.state);
+            let begun = state.running > 0 || state.chunks.len() < state.results.len();
+            if begun {
+                return false;
+            }
+            std::mem::take(&mut state.chunks)
+        };
+        discard(chunks);
+        let f = lock(&self.f).take();
+        discard(f);
+        self.cell.resolve(Err(Error::Cancelled))
+    }
+
+    fn detach(&self) {
+        self.cell.detach();
+    }
+
+    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
+    where
+        Self: 'a,
+    {
+        self
+    }
+}
+
+/// Loops over an input here and now.
+struct Collect;
+
+impl<T: Send> Visitor<T> for Collect {
+    type Output = Result<Vec<T>, Error>;
+
+    fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output {
+        items.with_producer(self)
+    }
+
+    fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
+        gather(items)
+    }
+}
+
+impl<T: Send> ProducerCallback<T> for Collect {
+    type Output = Result<Vec<T>, Error>;
+
+    fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
+        gather(producer.into_iter())
+    }
+}

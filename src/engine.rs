@@ -1,0 +1,435 @@
+//! The engine of every blocking verb over items: workers claim blocks, run them, and write the
+//! results in place.
+//!
+//! One worker is woken first. It calls the next one once it has worked for a moment and there is
+//! more, and so on, so that a short map pays for one wake-up; the waiting caller calls all of them
+//! if the first item takes long.
+//!
+//! An item that fails moves `stop` down to its index. What lies above and has not begun is skipped,
+//! what lies below is still done, for it may fail too and then wins.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::chunk::{Cut, Pace, SLICE, look};
+use crate::error::{Error, TryError};
+use crate::panic::{Panic, Payload, catch, discard};
+use crate::queue::Task;
+use crate::raw::{self, Job, Loan, Run};
+use crate::source::{Ask, Block, Claim, Items, Out, Source};
+use crate::sync::lock;
+use crate::terms::Terms;
+use crate::wait;
+use crate::worker::{self, Cancellable, Worker};
+use crate::workers::Workers;
+
+/// How long the caller waits before it calls every worker: longer than a short map takes, and short
+/// beside the first item if that is what it waits for.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+/// How long a worker works alone before it calls another: about what it takes to wake one.
+const WORTH: Duration = Duration::from_micros(10);
+
+/// What a blocking call was given besides its input.
+pub(crate) struct Order<'w> {
+    pub(crate) workers: &'w Arc<Workers>,
+    pub(crate) chunksize: Option<usize>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What a map has besides the results in place.
+pub(crate) struct Rest<R, E> {
+    /// Results that had no place, by the index of their first.
+    pub(crate) grown: Vec<(usize, Vec<R>)>,
+    pub(crate) outcome: Result<(), TryError<E>>,
+}
+
+/// Why an item has no result.
+enum Failure<E> {
+    Item(E),
+    Panic(Payload),
+}
+
+/// One map that is going on.
+pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
+    order: &'o Order<'w>,
+    f: F,
+    source: S,
+    cut: Cut,
+    terms: Arc<Terms>,
+    /// How many workers can be of use.
+    helpers: usize,
+    /// How many were called.
+    called: AtomicUsize,
+    /// How many have come.
+    came: AtomicUsize,
+    /// A worker left because there was nothing to claim.
+    hungry: AtomicBool,
+    /// Items from this index on are skipped.
+    stop: AtomicUsize,
+    timed_out: AtomicBool,
+    /// What is left of blocks that turned out expensive.
+    spare: Mutex<Vec<Block<'r, S::Items, R>>>,
+    tally: Mutex<Tally<'r, R, E>>,
+}
+
+/// What the workers have done.
+struct Tally<'r, R, E> {
+    runs: Vec<Run<'r, R>>,
+    grown: Vec<(usize, Vec<R>)>,
+    /// The failure with the lowest index.
+    failure: Option<(usize, Failure<E>)>,
+}
+
+/// One worker's part in a map.
+struct Shift<'r, R> {
+    seat: usize,
+    pace: Pace,
+    joined: Instant,
+    now: Instant,
+    runs: Vec<Run<'r, R>>,
+    grown: Vec<(usize, Vec<R>)>,
+}
+
+impl<'o, 'w, 'r, S, F, R, E> Engine<'o, 'w, 'r, S, F, R, E>
+where
+    S: Source<'r, R>,
+    F: Fn(<S::Items as Items>::Item) -> Result<R, E> + Sync,
+    R: Send,
+    E: Send,
+{
+    pub(crate) fn new(
+        order: &'o Order<'w>,
+        f: F,
+        terms: Arc<Terms>,
+        source: S,
+        cut: Cut,
+        len: Option<usize>,
+    ) -> Self {
+        let tasks = len.map_or(usize::MAX, |len| len.div_ceil(cut.unit));
+        Engine {
+            order,
+            f,
+            source,
+            cut,
+            terms,
+            helpers: tasks.min(order.workers.count),
+            called: AtomicUsize::new(0),
+            came: AtomicUsize::new(0),
+            hungry: AtomicBool::new(false),
+            stop: AtomicUsize::new(usize::MAX),
+            timed_out: AtomicBool::new(false),
+            spare: Mutex::default(),
+            tally: Mutex::new(Tally { runs: Vec::new(), grown: Vec::new(), failure: None }),
+        }
+    }
+
+    /// Has the workers do it and waits for them. A caller that is a worker is one of them.
+    pub(crate) fn run(self) -> (Vec<Run<'r, R>>, Rest<R, E>) {
+        let workers = self.order.workers;
+        let mut refused = None;
+        if workers.serial.is_some() {
+            workers.serially(|worker| {
+                while self.has_work() {
+                    self.share(worker, None, false);
+                    workers.renew_if_spent(worker);
+                }
+            });
+        } else if let Some(worker) = worker::of(workers.id) {
+            raw::lend(&self, |loan| self.take_part(&worker, loan));
+        } else if self.helpers > 0 {
+            refused = raw::lend(&self, |loan| self.watch(loan)).err();
+        }
+        self.finish(refused)
+    }
+
+    /// Works, as a worker whose task this map is a part of, until all is done.
+    fn take_part(&self, worker: &Worker, loan: &Arc<Loan>) {
+        self.called.fetch_add(1, Ordering::Relaxed);
+        self.came.fetch_add(1, Ordering::Relaxed);
+        self.call_next(loan);
+        loop {
+            self.share(worker, Some(loan), true);
+            let mut idle = false;
+            // Woken by the last worker to leave, and by `feed` when there is something to claim.
+            wait::until(None, |waker| {
+                idle = loan.poll_idle(waker);
+                idle || !self.hungry.load(Ordering::Relaxed)
+            });
+            if idle && !self.has_work() {
+                return;
+            }
+        }
+    }
+
+    /// Waits, as somebody outside the pool, until all is done or the time is up.
+    fn watch(&self, loan: &Arc<Loan>) -> Result<(), Error> {
+        let workers = self.order.workers;
+        self.called.fetch_add(1, Ordering::Relaxed);
+        workers.submit(Arc::clone(loan) as Arc<dyn Task>)?;
+        // Woken by the last worker to leave, and by `terminate`.
+        let done = |waker: &Waker| loan.poll_idle(waker) && !self.has_work();
+        if workers.wait(wait::deadline(PATIENCE), done) {
+            return Ok(());
+        }
+        while self.call_next(loan) {}
+        if !workers.wait(self.order.deadline, done) {
+            self.time_is_up();
+        }
+        Ok(())
+    }
+
+    /// Calls another worker, if one can be of use.
+    fn call_next(&self, loan: &Arc<Loan>) -> bool {
+        // ORDERING: bounds a number of calls; one too many finds nothing to do.
+        let call = self.called.load(Ordering::Relaxed) < self.helpers && self.has_work();
+        if call {
+            self.called.fetch_add(1, Ordering::Relaxed);
+            self.call(loan);
+        }
+        call
+    }
+
+    fn call(&self, loan: &Arc<Loan>) {
+        // Refused only when the threads are gone. Then whoever calls is no worker of theirs, and
+        // the first call, in `watch`, was refused too or has been answered.
+        let _ = self.order.workers.submit(Arc::clone(loan) as Arc<dyn Task>);
+    }
+
+    /// Items from here on are not wanted.
+    fn stop(&self) -> usize {
+        if self.order.workers.is_terminated() {
+            return 0;
+        }
+        // ORDERING: what it guards, the failure, is read under a lock; seeing it late costs work.
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything is left that nobody is doing. Exact when nobody is at it.
+    fn has_work(&self) -> bool {
+        let stop = self.stop();
+        self.source.has_more(stop) || lock(&self.spare).iter().any(|block| block.start < stop)
+    }
+
+    fn check_time(&self, now: Instant) {
+        if self.order.deadline.is_some_and(|deadline| now >= deadline) {
+            self.time_is_up();
+        }
+    }
+
+    fn time_is_up(&self) {
+        self.timed_out.store(true, Ordering::Relaxed);
+        self.stop.store(0, Ordering::Relaxed);
+    }
+
+    fn fail(&self, index: usize, failure: Failure<E>) {
+        self.stop.fetch_min(index, Ordering::Relaxed);
+        let mut tally = lock(&self.tally);
+        let other = match &tally.failure {
+            Some((lowest, _)) if *lowest <= index => Some((index, failure)),
+            _ => tally.failure.replace((index, failure)),
+        };
+        drop(tally);
+        discard(other);
+    }
+
+    /// Works until there is nothing to claim, or the worker is spent and does not go `on`.
+    fn share(&self, worker: &Worker, loan: Option<&Arc<Loan>>, on: bool) {
+        let now = Instant::now();
+        let mut shift = Shift {
+            seat: worker.index,
+            pace: Pace::new(),
+            joined: now,
+            now,
+            runs: Vec::new(),
+            grown: Vec::new(),
+        };
+        worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
+            while on || !worker.is_spent() {
+                self.check_time(shift.now);
+                let Some(block) = self.claim(&shift) else {
+                    self.hungry.store(true, Ordering::Relaxed);
+                    break;
+                };
+                worker.count();
+                self.feed(loan);
+                self.run_block(block, &mut shift, loan);
+            }
+        });
+        let mut tally = lock(&self.tally);
+        tally.runs.append(&mut shift.runs);
+        tally.grown.append(&mut shift.grown);
+    }
+
+    fn claim(&self, shift: &Shift<'r, R>) -> Option<Block<'r, S::Items, R>> {
+        let claim = self.source.claim(&Ask {
+            seat: shift.seat,
+            cut: self.cut,
+            fit: shift.pace.fit(),
+            stop: self.stop(),
+            fault: &|index, payload| self.fail(index, Failure::Panic(payload)),
+        });
+        match claim {
+            Claim::Block(block) => Some(block),
+            Claim::Busy | Claim::Empty => lock(&self.spare).pop(),
+        }
+    }
+
+    /// Calls somebody back who left while there was nothing for him and there is now.
+    fn feed(&self, loan: Option<&Arc<Loan>>) {
+        let Some(loan) = loan else { return };
+        if self.hungry.load(Ordering::Relaxed)
+            && self.has_work()
+            && self.hungry.swap(false, Ordering::Relaxed)
+        {
+            self.call(loan);
+            loan.wake_owner();
+        }
+    }
+
+    /// Runs the items of a block, in slices of time and, within these, from look to look.
+    fn run_block(
+        &self,
+        mut block: Block<'r, S::Items, R>,
+        shift: &mut Shift<'r, R>,
+        loan: Option<&Arc<Loan>>,
+    ) {
+        let first = block.start;
+        let base = first - block.out.len();
+        while block.items.len() > 0 {
+            let slice = shift.pace.fit().min(block.items.len());
+            let begun = shift.now;
+            let mut done = 0;
+            while done < slice {
+                if block.start >= self.stop() || self.give_back(&mut block, begun, loan) {
+                    return self.keep(base, block, shift);
+                }
+                let count = look(slice).min(slice - done);
+                let items = block.items.take(count);
+                let result = catch(|| block.out.extend(items.map(&self.f)));
+                block.start = base + block.out.len();
+                match result {
+                    Ok(Ok(())) => done += count,
+                    Ok(Err(error)) => {
+                        self.fail(block.start, Failure::Item(error));
+                        return self.keep(base, block, shift);
+                    }
+                    Err(payload) => {
+                        self.fail(block.start, Failure::Panic(payload));
+                        return self.keep(base, block, shift);
+                    }
+                }
+            }
+            shift.now = Instant::now();
+            shift.pace.learn(done, shift.now - begun);
+            self.check_time(shift.now);
+            // A map that is over sooner than another worker wakes is not worth waking it.
+            if let Some(loan) = loan.filter(|_| shift.now - shift.joined >= WORTH) {
+                self.call_next(loan);
+            }
+        }
+        self.keep(base, block, shift);
+    }
+
+    /// Leaves the rest of a block that takes longer than it was thought to, if somebody is idle.
+    fn give_back(
+        &self,
+        block: &mut Block<'r, S::Items, R>,
+        begun: Instant,
+        loan: Option<&Arc<Loan>>,
+    ) -> bool {
+        let Some(loan) = loan else { return false };
+        let asked = self.cut.divisible && self.hungry.load(Ordering::Relaxed);
+        if !asked || begun.elapsed() < 2 * SLICE || !self.hungry.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let rest = Block {
+            start: block.start,
+            items: block.items.take_rest(),
+            out: match &mut block.out {
+                Out::InPlace(run) => Out::InPlace(Run::new(run.split_off_free())),
+                Out::Grown(_) => Out::Grown(Vec::new()),
+            },
+        };
+        lock(&self.spare).push(rest);
+        self.call(loan);
+        loan.wake_owner();
+        true
+    }
+
+    /// Keeps the results of a block; what of its items is left is dropped.
+    fn keep(&self, base: usize, block: Block<'r, S::Items, R>, shift: &mut Shift<'r, R>) {
+        discard(block.items);
+        match block.out {
+            Out::InPlace(run) => {
+                let run = match shift.runs.last_mut() {
+                    Some(last) => last.append(run).err(),
+                    None => Some(run),
+                };
+                shift.runs.extend(run);
+            }
+            // Nothing, where a block was given back before its first item.
+            Out::Grown(vec) if vec.is_empty() => {}
+            Out::Grown(vec) => shift.grown.push((base, vec)),
+        }
+    }
+
+    /// What came of it.
+    fn finish(self, refused: Option<Error>) -> (Vec<Run<'r, R>>, Rest<R, E>) {
+        let Tally { runs, grown, failure } =
+            self.tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let timed_out = || self.timed_out.load(Ordering::Relaxed).then_some(Error::Timeout);
+        let ended = refused.or_else(|| self.terms.ended()).or_else(timed_out).map(TryError::Pool);
+        let (ended, unused) = match (ended, failure) {
+            (Some(error), failure) => (Some(error), failure),
+            (None, Some((index, Failure::Item(error)))) => {
+                (Some(TryError::Item { index, error }), None)
+            }
+            (None, Some((index, Failure::Panic(payload)))) => {
+                let panic = Panic::new(payload, Some(index));
+                (Some(TryError::Pool(Error::Panicked(panic))), None)
+            }
+            (None, None) => (None, None),
+        };
+        discard(unused);
+        discard((self.source, self.spare, self.f));
+        if let Some(error) = ended {
+            discard((runs, grown));
+            return (Vec::new(), Rest { grown: Vec::new(), outcome: Err(error) });
+        }
+        (runs, Rest { grown, outcome: Ok(()) })
+    }
+}
+
+impl Task for Loan {
+    fn run(self: Arc<Self>) {
+        self.join();
+    }
+
+    fn is_stale(&self) -> bool {
+        self.is_over()
+    }
+}
+
+impl<'r, S, F, R, E> Job for Engine<'_, '_, 'r, S, F, R, E>
+where
+    S: Source<'r, R>,
+    F: Fn(<S::Items as Items>::Item) -> Result<R, E> + Sync,
+    R: Send,
+    E: Send,
+{
+    fn work(&self, loan: &Arc<Loan>) {
+        let Some(worker) = worker::of(self.order.workers.id) else { return };
+        // The first to come works before it calls: the map may be over sooner than another wakes.
+        // Those that come later came because it is not.
+        if self.came.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.call_next(loan);
+        }
+        self.share(&worker, Some(loan), false);
+        if worker.is_spent() && self.has_work() {
+            self.call(loan);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What can go wrong: one [`Error`] for the pool, and [`TryError`] for closures with errors of their own.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::panic::Panic;
+
+/// Why a call to the pool has no value.
+///
+/// `Send + Sync + 'static`, so it travels with `?` into any error type.
+///
+/// | Python raises | here |
+/// |---|---|
+/// | `ValueError("Pool not running")` | [`NotRunning`](Error::NotRunning) |
+/// | `ValueError("Pool is still running")` | [`StillRunning`](Error::StillRunning) |
+/// | `ValueError` of a bad argument | [`InvalidArgument`](Error::InvalidArgument) |
+/// | `multiprocessing.TimeoutError` | [`Timeout`](Error::Timeout) |
+/// | what the task raised | [`Panicked`](Error::Panicked), or [`TryError::Item`] from `try_map` |
+/// | nothing: it hangs | [`Terminated`](Error::Terminated), [`WouldDeadlock`](Error::WouldDeadlock), [`Initializer`](Error::Initializer) |
+///
+/// ```
+/// use parpool::{Error, Pool};
+///
+/// let pool = Pool::new(2)?;
+/// pool.close();
+/// assert!(matches!(pool.map(|x| x + 1, [1, 2]), Err(Error::NotRunning)));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument that can never work, found before anything ran; the text says which.
+    InvalidArgument(&'static str),
+    /// The pool was closed or terminated before the call.
+    NotRunning,
+    /// `join` before `close` or `terminate`.
+    StillRunning,
+    /// [`successful`](crate::AsyncResult::successful) before the result is there.
+    NotReady,
+    /// The time was up.
+    Timeout,
+    /// The pool was terminated while the work waited or ran.
+    Terminated,
+    /// The handle's [`cancel`](crate::AsyncResult::cancel) came before a worker did.
+    Cancelled,
+    /// The value was handed out by an earlier `get_timeout` or poll.
+    Taken,
+    /// A wait that could never end: `join` from one of the pool's own tasks.
+    WouldDeadlock,
+    /// The closure, or the input while it made an item, panicked.
+    Panicked(Panic),
+    /// A worker thread could not be started.
+    Start(io::Error),
+    /// The initializer of a worker panicked or returned an error, which is the source.
+    Initializer(Arc<dyn StdError + Send + Sync>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidArgument(what) => write!(f, "invalid argument: {what}"),
+            Error::NotRunning => f.write_str("the pool is not running"),
+            Error::StillRunning => {
+                f.write_str("the pool is still running: close or terminate it first")
+            }
+            Error::NotReady => f.write_str("the result is not ready"),
+            Error::Timeout => f.write_str("the time was up"),
+            Error::Terminated => f.write_str("the pool was terminated"),
+            Error::Cancelled => f.write_str("the task was cancelled"),
+            Error::Taken => f.write_str("the value was taken before"),
+            Error::WouldDeadlock => f.write_str("a task cannot join the pool it runs on"),
+            Error::Panicked(panic) => write!(f, "the closure {panic}"),
+            Error::Start(error) => write!(f, "a worker could not be started: {error}"),
+            Error::Initializer(error) => write!(f, "the initializer failed: {error}"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Panicked(panic) => Some(panic),
+            Error::Start(error) => Some(error),
+            Error::Initializer(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+/// Why [`try_map`](crate::Pool::try_map) has no values: an item's own error, or the pool's.
+///
+/// ```
+/// use parpool::{Pool, TryError};
+///
+/// let pool = Pool::new(2)?;
+/// match pool.try_map(|s: &str| s.parse::<u8>(), ["1", "2", "three"]) {
+///     Err(TryError::Item { index, error }) => {
+///         assert_eq!(index, 2);
+///         assert_eq!(error.to_string(), "invalid digit found in string");
+///     }
+///     other => unreachable!("{other:?}"),
+/// }
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TryError<E> {
+    /// The closure returned `Err(error)` for the item at `index`, and for no item below it.
+    Item {
+        /// The place of the item in the input, from 0.
+        index: usize,
+        /// What the closure returned.
+        error: E,
+    },
+    /// The pool itself failed, or an item below every failing one panicked.
+    Pool(Error),
+}
+
+impl<E> From<Error> for TryError<E> {
+    fn from(error: Error) -> Self {
+        TryError::Pool(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for TryError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryError::Item { index, error } => write!(f, "item {index}: {error}"),
+            TryError::Pool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for TryError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            TryError::Item { error, .. } => Some(error),
+            TryError::Pool(error) => Some(error),
+        }
+    }
+}

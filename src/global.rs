@@ -1,0 +1,162 @@
+//! The pool that is there without being made: one worker for each core, started on first use.
+
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
+
+use crate::error::{Error, TryError};
+use crate::iterable::Iterable;
+use crate::pool::Pool;
+use crate::result::{AsyncResult, failed};
+use crate::star::{Apply, Star};
+use crate::workers::Workers;
+
+/// The global pool, made on first use; the free functions of this crate run on it.
+///
+/// It is never dropped: when the process exits, its threads end as they are. What must be finished
+/// has to be waited for.
+///
+/// # Errors
+/// [`Start`](Error::Start) if its threads cannot be started; the next call tries again.
+///
+/// ```
+/// let pool = parpool::global()?;
+/// assert!(pool.processes() >= 1);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn global() -> Result<&'static Pool, Error> {
+    // Of once_cell, for std's `OnceLock` has no fallible initialization yet.
+    static POOL: OnceCell<Pool> = OnceCell::new();
+    POOL.get_or_try_init(|| Pool::new(None))
+}
+
+/// The handle of a call that found no pool.
+fn no_pool<T: Send + 'static>(error: Error) -> AsyncResult<T> {
+    failed(&Arc::new(Workers::new(usize::MAX, 1, None, None, true)), error)
+}
+
+/// [`Pool::map`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::map`] and [`global`].
+///
+/// ```
+/// assert_eq!(parpool::map(|x| x * x, 0..4)?, [0, 1, 4, 9]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn map<M, I, F, R>(f: F, items: I) -> Result<Vec<R>, Error>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> R + Sync,
+    R: Send,
+{
+    global()?.map(f, items)
+}
+
+/// [`Pool::starmap`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::starmap`] and [`global`].
+///
+/// ```
+/// assert_eq!(parpool::starmap(i32::max, [(1, 2), (4, 3)])?, [2, 4]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn starmap<M, I, F>(f: F, items: I) -> Result<Vec<F::Output>, Error>
+where
+    I: Iterable<M>,
+    F: Star<I::Item, Output: Send> + Sync,
+{
+    global()?.starmap(f, items)
+}
+
+/// [`Pool::try_map`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::try_map`] and [`global`].
+///
+/// ```
+/// let numbers = parpool::try_map(|s: &str| s.parse::<i32>(), ["1", "2"])?;
+/// assert_eq!(numbers, [1, 2]);
+/// # Ok::<(), parpool::TryError<std::num::ParseIntError>>(())
+/// ```
+pub fn try_map<M, I, F, R, E>(f: F, items: I) -> Result<Vec<R>, TryError<E>>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> Result<R, E> + Sync,
+    R: Send,
+    E: Send,
+{
+    global()?.try_map(f, items)
+}
+
+/// [`Pool::apply`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::apply`] and [`global`].
+///
+/// ```
+/// assert_eq!(parpool::apply(i32::pow, (2, 10))?, 1024);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn apply<F, A>(f: F, args: A) -> Result<F::Output, Error>
+where
+    F: Apply<A, Output: Send> + Send,
+    A: Send,
+{
+    global()?.apply(f, args)
+}
+
+/// [`Pool::map_async`] on the [`global`] pool; if that cannot be made, a handle that is the error.
+///
+/// ```
+/// assert_eq!(parpool::map_async(|x| x + 1, 0..3).get()?, [1, 2, 3]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn map_async<M, I, F, R>(f: F, items: I) -> AsyncResult<Vec<R>>
+where
+    I: Iterable<M> + Send + 'static,
+    I::Item: 'static,
+    F: Fn(I::Item) -> R + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    match global() {
+        Ok(pool) => pool.map_async(f, items),
+        Err(error) => no_pool(error),
+    }
+}
+
+/// [`Pool::starmap_async`] on the [`global`] pool; if that cannot be made, a handle that is the error.
+///
+/// ```
+/// assert_eq!(parpool::starmap_async(i32::min, [(1, 2), (4, 3)]).get()?, [1, 3]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn starmap_async<M, I, F>(f: F, items: I) -> AsyncResult<Vec<F::Output>>
+where
+    I: Iterable<M> + Send + 'static,
+    I::Item: 'static,
+    F: Star<I::Item, Output: Send + 'static> + Send + Sync + 'static,
+{
+    match global() {
+        Ok(pool) => pool.starmap_async(f, items),
+        Err(error) => no_pool(error),
+    }
+}
+
+/// [`Pool::apply_async`] on the [`global`] pool; if that cannot be made, a handle that is the error.
+///
+/// ```
+/// assert_eq!(parpool::apply_async(i32::abs, (-5,)).get()?, 5);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn apply_async<F, A>(f: F, args: A) -> AsyncResult<F::Output>
+where
+    F: Apply<A, Output: Send + 'static> + Send + 'static,
+    A: Send + 'static,
+{
+    match global() {
+        Ok(pool) => pool.apply_async(f, args),
+        Err(error) => no_pool(error),
+    }
+}

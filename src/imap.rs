@@ -1,0 +1,452 @@
+//! The consumer's side of a stream: pulls the input, keeps the window, hands the results out.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::chunk::{Flow, PROMPT};
+use crate::error::Error;
+use crate::panic::{Panic, catch, discard};
+use crate::stream::{Chunk, Collected, Control, Outbox, Part, Piece};
+use crate::terms::Terms;
+use crate::wait;
+use crate::worker;
+use crate::workers::Workers;
+
+/// The results of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered), as
+/// they come.
+///
+/// Each item of the input gives one `Result`; an error is one item's, and iteration goes on. The input
+/// is pulled here, on the thread that calls `next`, and never further than the window: of `b` items
+/// ([`buffersize`](crate::Pool::buffersize)), item `k + b` is not pulled before result `k` was handed
+/// out. Nothing is pulled before the first `next`.
+///
+/// The stream ends with `None`, for ever. Before that, if it could not go on, comes one error that says
+/// why: [`Terminated`](Error::Terminated), [`NotRunning`](Error::NotRunning) if the pool was closed
+/// before all was pulled, [`Panicked`](Error::Panicked) if the input did, with the index of the item it
+/// was to make, [`Timeout`](Error::Timeout) of the call's own deadline.
+///
+/// Dropping it cancels what has not begun; what runs can ask [`is_cancelled`](crate::is_cancelled).
+///
+/// On one of the pool's own workers, `next` helps: it runs items of this stream itself.
+///
+/// Python: `IMapIterator`.
+///
+/// ```
+/// let pool = parpool::Pool::new(2)?;
+/// let mut squares = pool.imap(|x: u64| x * x, 0..);
+/// assert_eq!(squares.next().unwrap()?, 0);
+/// assert_eq!(squares.next().unwrap()?, 1);
+/// // The input is endless; no more of it was pulled than the window holds.
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[must_use = "a stream does nothing until `next`"]
+pub struct Imap<'s, I: Iterator, R> {
+    control: Arc<Control<'s>>,
+    /// `None` once it has ended.
+    input: Option<I>,
+    /// Makes a chunk of items, the first of which has the index given.
+    make: Box<Make<'s, I::Item, R>>,
+    flow: Flow,
+    /// Where results come, in the order of the items: one for each chunk of which not all was
+    /// collected; in an unordered stream there is one for all.
+    boxes: VecDeque<Expected<'s, R>>,
+    /// The chunks that may not have been begun, in the order of their items.
+    parts: VecDeque<Arc<dyn Part + 's>>,
+    /// What was collected and not handed out.
+    ready: std::vec::IntoIter<Result<R, Error>>,
+    /// How many items were pulled.
+    pulled: usize,
+    /// How many of these were not handed out.
+    in_flight: usize,
+    /// How long the last pull took.
+    last_pull: Duration,
+    /// Nothing was collected since the last wait.
+    starved: bool,
+    /// What is said after the last result, once.
+    end: Option<Error>,
+}
+
+/// Results that are to come in one box.
+struct Expected<'s, R> {
+    outbox: Arc<Outbox<'s, R>>,
+    left: usize,
+}
+
+type Make<'s, T, R> = dyn Fn(usize, Vec<T>, Arc<Outbox<'s, R>>) -> Arc<dyn Part + 's> + Send + 's;
+
+/// An input slower than this is not pulled while there is a result to hand out.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// A portion is cut short when pulling it has taken this long.
+const PORTION: Duration = Duration::from_micros(50);
+
+/// What a stream was given besides closure and input.
+pub(crate) struct Settings {
+    pub(crate) chunksize: Option<usize>,
+    pub(crate) buffersize: Option<usize>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) ordered: bool,
+}
+
+impl<'s, I, R> Imap<'s, I, R>
+where
+    I: Iterator,
+    I::Item: Send + 's,
+    R: Send + 's,
+{
+    pub(crate) fn new<F>(
+        workers: &Arc<Workers>,
+        settings: Settings,
+        submit: impl Fn(Arc<dyn Part + 's>) -> Result<(), Error> + Send + Sync + 's,
+        f: F,
+        input: I,
+    ) -> Self
+    where
+        F: Fn(I::Item) -> R + Send + Sync + 's,
+    {
+        let Settings { chunksize, buffersize, deadline, ordered } = settings;
+        let control = Arc::new(Control {
+            terms: Arc::new(Terms::new(workers, deadline)),
+            cost: AtomicU64::new(0),
+            ordered,
+            divisible: chunksize.is_none() && workers.life.is_none(),
+            submit: Box::new(submit),
+        });
+        let f = Arc::new(f);
+        let shared = Arc::clone(&control);
+        let make = move |first, items, outbox| {
+            Chunk::new(&shared, outbox, first, &f, items) as Arc<dyn Part + 's>
+        };
+        // A pool without threads runs a chunk where it is submitted: one item for each `next`.
+        let flow = match workers.serial {
+            Some(_) => Flow::new(1, Some(1), None),
+            None => Flow::new(workers.count, buffersize, chunksize),
+        };
+        Imap {
+            control,
+            input: Some(input),
+            make: Box::new(make),
+            flow,
+            boxes: VecDeque::new(),
+            parts: VecDeque::new(),
+            ready: Vec::new().into_iter(),
+            pulled: 0,
+            in_flight: 0,
+            last_pull: Duration::ZERO,
+            starved: false,
+            end: None,
+        }
+    }
+
+    /// Ends it before it has begun: a refused call.
+    pub(crate) fn refuse(mut self, error: Error) -> Self {
+        self.close(error);
+        self
+    }
+
+    /// The next result, if it is there within `timeout`; else `Some(Err(Timeout))`, which loses
+    /// nothing: the next call goes on.
+    ///
+    /// An input that blocks cannot be interrupted: the time is looked at when it has given an item.
+    ///
+    /// Python: `next(timeout=…)`.
+    ///
+    /// ```
+    /// use std::{sync::mpsc, time::Duration};
+    /// use parpool::{Error, Pool};
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let (send, receive) = mpsc::channel();
+    /// let receive = std::sync::Mutex::new(receive);
+    /// let mut stream = pool.imap(move |_| receive.lock().unwrap().recv().unwrap(), 0..1);
+    /// let soon = Duration::from_millis(1);
+    /// assert!(matches!(stream.next_timeout(soon), Some(Err(Error::Timeout))));
+    /// send.send("late").unwrap();
+    /// assert_eq!(stream.next().unwrap()?, "late");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, Error>> {
+        self.next_until(wait::deadline(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
+        // Keeps the window full while there are results to hand out, but never at the price of holding
+        // one back for long.
+        let mut spent = Duration::ZERO;
+        while self.has_room() && self.last_pull < SLOW && spent < SLOW {
+            spent += self.pull();
+        }
+        // Each call gets on, also one that has no time.
+        let mut pulled = false;
+        loop {
+            if let Some(result) = self.ready.next() {
+                self.in_flight -= 1;
+                return Some(result);
+            }
+            if self.collect() {
+                continue;
+            }
+            if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
+                self.close(error);
+            }
+            let slow = self.in_flight > 0 && self.last_pull >= SLOW;
+            let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if self.has_room() && !(slow && pulled && late()) {
+                // A slow input may be slower than the closure; then there is a result in a moment.
+                if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
+                    self.pull();
+                    pulled = true;
+                }
+            } else if self.in_flight == 0 {
+                return self.end.take().map(Err);
+            } else if !self.wait(deadline) {
+                return Some(Err(Error::Timeout));
+            }
+        }
+    }
+
+    /// Whether anything may still come from input or workers.
+    fn is_open(&self) -> bool {
+        self.input.is_some() || self.in_flight > 0
+    }
+
+    /// Whether a portion of the input fits the window.
+    fn has_room(&self) -> bool {
+        self.input.is_some() && self.in_flight + self.flow.chunk() <= self.flow.window()
+    }
+
+    /// Pulls a portion of the input and queues it; says how long the input took.
+    fn pull(&mut self) -> Duration {
+        let Some(mut input) = self.input.take() else { return Duration::ZERO };
+        let workers = &self.control.terms.workers;
+        if let Err(error) = workers.admit() {
+            // What is terminated says so at its place.
+            self.end = Some(self.control.terms.ended().unwrap_or(error));
+            discard(input);
+            return Duration::ZERO;
+        }
+        let cost = self.control.cost.load(Ordering::Relaxed);
+        if cost > 0 {
+            self.flow.learn(cost);
+        }
+        let size = self.flow.chunk();
+        if self.in_flight + size > self.flow.window() {
+            // It has just shrunk.
+            self.input = Some(input);
+            return Duration::ZERO;
+        }
+        let free = self.flow.is_free();
+        let begun = Instant::now();
+        let mut items = Vec::with_capacity(size);
+        let pulled = catch(|| {
+            let mut look = 1;
+            while items.len() < size {
+                match input.next() {
+                    Some(item) => items.push(item),
+                    None => return false,
+                }
+                if free && items.len() == look {
+                    if begun.elapsed() > PORTION {
+                        return true;
+                    }
+                    look *= 2;
+                }
+            }
+            true
+        });
+        let spent = begun.elapsed();
+        self.last_pull = spent / items.len().max(1) as u32;
+        match pulled {
+            Ok(true) => self.input = Some(input),
+            Ok(false) => discard(input),
+            Err(payload) => {
+                let panic = Panic::new(payload, Some(self.pulled + items.len()));
+                self.end = Some(Error::Panicked(panic));
+                discard(input);
+            }
+        }
+        if !items.is_empty() {
+            self.queue(items);
+        }
+        spent
+    }
+
+    fn queue(&mut self, items: Vec<I::Item>) {
+        let count = items.len();
+        let one_for_all = self.boxes.back_mut().filter(|_| !self.control.ordered);
+        let outbox = match one_for_all {
+            Some(expected) => {
+                expected.left += count;
+                Arc::clone(&expected.outbox)
+            }
+            None => {
+                let outbox = Outbox::new();
+                self.boxes.push_back(Expected { outbox: Arc::clone(&outbox), left: count });
+                outbox
+            }
+        };
+        let part = (self.make)(self.pulled, items, outbox);
+        self.pulled += count;
+        self.in_flight += count;
+        while self.parts.front().is_some_and(|part| part.is_stale()) {
+            self.parts.pop_front();
+        }
+        self.parts.push_back(Arc::clone(&part));
+        if let Err(error) = (self.control.submit)(part) {
+            self.close(self.control.terms.ended().unwrap_or(error));
+        }
+    }
+
+    /// Takes what has come in the first box; false if nothing has.
+    fn collect(&mut self) -> bool {
+        let Some(front) = self.boxes.front_mut() else { return false };
+        let Collected { results, pieces } = front.outbox.collect();
+        front.left -= results.len();
+        self.adopt(pieces);
+        if self.control.ordered && self.boxes[0].left == 0 {
+            self.boxes.pop_front();
+        }
+        let any = !results.is_empty();
+        if any {
+            self.starved = false;
+            self.ready = results.into_iter();
+        }
+        any
+    }
+
+    /// Puts the pieces of the first chunk, which was split, behind what is left of it.
+    fn adopt(&mut self, pieces: Vec<Piece<'s, R>>) {
+        let ordered = self.control.ordered;
+        for (place, Piece { outbox, part, len }) in pieces.into_iter().enumerate() {
+            self.parts.insert(place, part);
+            if ordered {
+                self.boxes[0].left -= len;
+                self.boxes.insert(place + 1, Expected { outbox, left: len });
+            }
+        }
+    }
+
+    /// Waits until a result may be there; false if the time was up.
+    fn wait(&mut self, deadline: Option<Instant>) -> bool {
+        let terms = Arc::clone(&self.control.terms);
+        if worker::is_of(terms.workers.id) && self.help() {
+            return true;
+        }
+        let cost = self.control.cost.load(Ordering::Relaxed);
+        let hurry = self.starved;
+        let ask = if hurry { 1 } else { self.flow.ask(cost, self.in_flight) };
+        // The box in which the last of `ask` results will come, and how many must be in it.
+        let mut before = 0;
+        let target = self.boxes.iter().find_map(|expected| {
+            let here = ask - before;
+            before += expected.left.min(here);
+            (before == ask).then_some((&expected.outbox, here))
+        });
+        let Some((outbox, here)) = target else { return true };
+        // Whoever asks for more than the next result looks for that after a while by himself.
+        let prompt = if ask > 1 { wait::deadline(PROMPT) } else { None };
+        let end = [deadline, prompt, terms.deadline].into_iter().flatten().min();
+        let woken = terms.workers.wait(end, |waker| {
+            // Woken by the worker that puts the result there, and by `terminate`.
+            outbox.poll(here, hurry, waker) || terms.ended().is_some()
+        });
+        // Until something is collected: what was asked for may be there and the next one not.
+        self.starved = true;
+        woken || deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// As one of the pool's workers, runs a chunk of this stream that nobody has begun.
+    fn help(&mut self) -> bool {
+        while let Some(part) = self.parts.pop_front() {
+            if !part.is_stale() {
+                worker::run(part.as_task());
+                self.control.terms.workers.begun_elsewhere();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends the stream: `error` is the last it says.
+    fn close(&mut self, error: Error) {
+        discard(self.input.take());
+        self.abandon();
+        self.in_flight = self.ready.len();
+        self.end = Some(error);
+    }
+}
+
+impl<I: Iterator, R> Imap<'_, I, R> {
+    /// Drops what is not begun and what is not handed out.
+    fn abandon(&mut self) {
+        self.control.terms.cancel();
+        for expected in self.boxes.drain(..) {
+            expected.outbox.abandon();
+        }
+        for part in self.parts.drain(..) {
+            if !part.is_stale() {
+                part.abandon();
+                self.control.terms.workers.begun_elsewhere();
+            }
+        }
+    }
+}
+
+impl<'s, I, R> Iterator for Imap<'s, I, R>
+where
+    I: Iterator,
+    I::Item: Send + 's,
+    R: Send + 's,
+{
+    type Item = Result<R, Error>;
+
+    fn next(&mut self) -> Option<Result<R, Error>> {
+        self.next_until(None)
+    }
+
+    /// As exact as the input's, while the stream is not cut short by an error. Of an endless input,
+    /// only what is in flight is sure to come.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let pulled = self.in_flight + usize::from(self.end.is_some());
+        let (low, high) = self.input.as_ref().map_or((0, Some(0)), Iterator::size_hint);
+        match high {
+            Some(high) => (low.saturating_add(pulled), high.checked_add(pulled)),
+            None => (pulled, None),
+        }
+    }
+}
+
+impl<'s, I, R> ExactSizeIterator for Imap<'s, I, R>
+where
+    I: ExactSizeIterator,
+    I::Item: Send + 's,
+    R: Send + 's,
+{
+}
+
+impl<'s, I, R> FusedIterator for Imap<'s, I, R>
+where
+    I: Iterator,
+    I::Item: Send + 's,
+    R: Send + 's,
+{
+}
+
+impl<I: Iterator, R> Drop for Imap<'_, I, R> {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Imap<'_, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("pulled", &self.pulled)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}

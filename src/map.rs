@@ -1,0 +1,130 @@
+//! `map`: sets up the engine for either kind of input and puts the results together.
+
+use std::sync::Arc;
+
+use rayon::iter::plumbing::{Producer, ProducerCallback};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator};
+
+use crate::chunk::Cut;
+use crate::engine::{Engine, Order, Rest};
+use crate::error::{Error, TryError};
+use crate::iterable::{Iterable, Visitor, gather};
+use crate::panic::{Panic, catch, discard};
+use crate::raw::{self, Run, Slots};
+use crate::source::{Pulled, Ranges};
+use crate::terms::Terms;
+use crate::worker;
+
+/// Maps `f` over `items`, in order.
+pub(crate) fn map<M, I, F, R, E>(order: &Order<'_>, f: F, items: I) -> Result<Vec<R>, TryError<E>>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> Result<R, E> + Sync,
+    R: Send,
+    E: Send,
+{
+    order.workers.admit()?;
+    let terms = Terms::of_blocking(order.workers, order.deadline);
+    items.accept(Start { order, f, terms })
+}
+
+/// Sets up the engine for either kind of input.
+struct Start<'o, 'w, F> {
+    order: &'o Order<'w>,
+    f: F,
+    terms: Arc<Terms>,
+}
+
+impl<T, R, E, F> Visitor<T> for Start<'_, '_, F>
+where
+    T: Send,
+    R: Send,
+    E: Send,
+    F: Fn(T) -> Result<R, E> + Sync,
+{
+    type Output = Result<Vec<R>, TryError<E>>;
+
+    fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output {
+        let len = items.len();
+        let cut = self.cut(Some(len));
+        let (results, rest) = raw::fill(Vec::with_capacity(len), len, |slots| {
+            let start = self;
+            items.with_producer(WithProducer { start, cut, slots })
+        });
+        rest.finish(results)
+    }
+
+    fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
+        let counted = self.order.workers.life.is_some();
+        let len = match catch(|| items.size_hint()) {
+            Ok((low, high)) => (Some(low) == high).then_some(low),
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0))).into()),
+        };
+        if counted && self.order.chunksize.is_none() && len.is_none() {
+            // Python's chunk size needs the length.
+            return self.indexed(gather(items)?.into_par_iter());
+        }
+        let cut = self.cut(len);
+        let mut buffer = Vec::new();
+        // What an iterator says of its length is a hint: an absurd one must not cost the memory.
+        let room = len.filter(|len| buffer.try_reserve_exact(*len).is_ok());
+        let (results, rest) = raw::fill(buffer, room.unwrap_or(0), |slots| {
+            let workers = self.order.workers.count;
+            let source = Pulled::new(items, room.map(|_| slots), workers);
+            // How many items there are is not known for sure, whatever the iterator says.
+            Engine::new(self.order, self.f, self.terms, source, cut, None).run()
+        });
+        rest.finish(results)
+    }
+}
+
+impl<F> Start<'_, '_, F> {
+    fn cut(&self, len: Option<usize>) -> Cut {
+        let workers = self.order.workers;
+        Cut::new(self.order.chunksize, workers.life.is_some(), len, workers.count)
+    }
+}
+
+/// Rayon lends the producer of an indexed parallel iterator to a callback only.
+struct WithProducer<'o, 'w, 'r, F, R> {
+    start: Start<'o, 'w, F>,
+    cut: Cut,
+    slots: Slots<'r, R>,
+}
+
+impl<'r, T, R, E, F> ProducerCallback<T> for WithProducer<'_, '_, 'r, F, R>
+where
+    T: Send,
+    R: Send,
+    E: Send,
+    F: Fn(T) -> Result<R, E> + Sync,
+{
+    type Output = (Vec<Run<'r, R>>, Rest<R, E>);
+
+    fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
+        let Start { order, f, terms } = self.start;
+        let workers = order.workers;
+        let len = self.slots.len();
+        // In front of the caller, if that is a worker and takes part.
+        let seat = worker::of(workers.id).map_or(0, |worker| worker.index);
+        let source = Ranges::new(producer, self.slots, workers.count, seat);
+        Engine::new(order, f, terms, source, self.cut, Some(len)).run()
+    }
+}
+
+impl<R, E> Rest<R, E> {
+    /// Puts the results together; `results` are those of the first items.
+    fn finish(mut self, mut results: Vec<R>) -> Result<Vec<R>, TryError<E>> {
+        if let Err(error) = self.outcome {
+            discard((results, self.grown));
+            return Err(error);
+        }
+        self.grown.sort_unstable_by_key(|(start, _)| *start);
+        results.reserve_exact(self.grown.iter().map(|(_, part)| part.len()).sum());
+        for (start, mut part) in self.grown {
+            debug_assert_eq!(start, results.len());
+            results.append(&mut part);
+        }
+        Ok(results)
+    }
+}

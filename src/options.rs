@@ -1,0 +1,354 @@
+//! The options of a call, and the verbs themselves: `Pool`'s are these with nothing set.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::apply::apply;
+use crate::call::submit;
+use crate::chunked;
+use crate::engine::Order;
+use crate::error::{Error, TryError};
+use crate::imap::{Imap, Settings};
+use crate::iterable::Iterable;
+use crate::map::map;
+use crate::pool::Pool;
+use crate::result::{AsyncResult, failed};
+use crate::scope::{self, Scope};
+use crate::star::{Apply, Star};
+use crate::stream::Part;
+use crate::wait;
+
+/// A pool with options for the next calls, which it has the same verbs for.
+///
+/// Made by [`Pool::chunksize`], [`Pool::buffersize`] and [`Pool::timeout`]; a small value to be copied and kept.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let pool = parpool::Pool::new(2)?;
+/// let careful = pool.chunksize(10).timeout(Duration::from_secs(60));
+/// assert_eq!(careful.map(|x| x + 1, 0..3)?, [1, 2, 3]);
+/// assert_eq!(careful.map(|x| x - 1, 0..3)?, [-1, 0, 1]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "options do nothing without a call"]
+pub struct Options<'p> {
+    pub(crate) pool: &'p Pool,
+    /// `None` is up to the pool.
+    pub(crate) chunksize: Option<usize>,
+    /// `None` is up to the pool.
+    buffersize: Option<usize>,
+    /// `None` is for ever.
+    timeout: Option<Duration>,
+}
+
+impl<'p> Options<'p> {
+    pub(crate) fn new(pool: &'p Pool) -> Self {
+        Options { pool, chunksize: None, buffersize: None, timeout: None }
+    }
+
+    /// See [`Pool::chunksize`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.timeout(std::time::Duration::MAX).chunksize(2).map(|x| x + 1, 0..3)?, [1, 2, 3]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn chunksize(mut self, items: usize) -> Self {
+        self.chunksize = Some(items);
+        self
+    }
+
+    /// See [`Pool::buffersize`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let mut stream = pool.chunksize(2).buffersize(8).imap(|x| x + 1, 0..3);
+    /// assert_eq!(stream.next().unwrap()?, 1);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn buffersize(mut self, items: usize) -> Self {
+        self.buffersize = Some(items);
+        self
+    }
+
+    /// See [`Pool::timeout`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let minute = std::time::Duration::from_secs(60);
+    /// assert_eq!(pool.chunksize(2).timeout(minute).map(|x| x + 1, 0..3)?, [1, 2, 3]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// The deadline of a call made now.
+    pub(crate) fn deadline(&self) -> Result<Option<Instant>, Error> {
+        match (self.chunksize, self.buffersize) {
+            (Some(0), _) => Err(Error::InvalidArgument("a chunk has at least 1 item")),
+            (_, Some(0)) => Err(Error::InvalidArgument("a buffer has at least 1 item")),
+            _ => Ok(self.timeout.and_then(wait::deadline)),
+        }
+    }
+
+    fn order(&self) -> Result<Order<'p>, Error> {
+        let deadline = self.deadline()?;
+        Ok(Order { workers: &self.pool.workers, chunksize: self.chunksize, deadline })
+    }
+
+    /// See [`Pool::map`].
+    ///
+    /// # Errors
+    /// As [`Pool::map`]; [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
+    /// [`Timeout`](Error::Timeout) if it is not done in time.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).map(|x| x * x, 0..4)?, [0, 1, 4, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map<M, I, F, R>(&self, f: F, items: I) -> Result<Vec<R>, Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        R: Send,
+    {
+        map(&self.order()?, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+    }
+
+    /// See [`Pool::starmap`].
+    ///
+    /// # Errors
+    /// As [`map`](Options::map).
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).starmap(i32::pow, [(2, 3), (3, 2)])?, [8, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn starmap<M, I, F>(&self, f: F, items: I) -> Result<Vec<F::Output>, Error>
+    where
+        I: Iterable<M>,
+        F: Star<I::Item, Output: Send> + Sync,
+    {
+        self.map(|args| f.star(args), items)
+    }
+
+    /// See [`Pool::try_map`].
+    ///
+    /// # Errors
+    /// [`TryError::Item`] with the closure's own error; [`TryError::Pool`] as [`map`](Options::map).
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let parsed = pool.chunksize(2).try_map(|s: &str| s.parse::<i32>(), ["1", "x"]);
+    /// assert_eq!(parsed.unwrap_err().to_string(), "item 1: invalid digit found in string");
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn try_map<M, I, F, R, E>(&self, f: F, items: I) -> Result<Vec<R>, TryError<E>>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> Result<R, E> + Sync,
+        R: Send,
+        E: Send,
+    {
+        map(&self.order()?, f, items)
+    }
+
+    /// See [`Pool::apply`]. The chunk size has no effect here, but 0 is an error.
+    ///
+    /// # Errors
+    /// As [`Pool::apply`]; [`Timeout`](Error::Timeout) if it is not done in time.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let minute = std::time::Duration::from_secs(60);
+    /// assert_eq!(pool.timeout(minute).apply(i32::pow, (2, 3))?, 8);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn apply<F, A>(&self, f: F, args: A) -> Result<F::Output, Error>
+    where
+        F: Apply<A, Output: Send> + Send,
+        A: Send,
+    {
+        let deadline = self.deadline()?;
+        apply(&self.pool.workers, deadline, false, move || f.apply(args))
+    }
+
+    /// See [`Pool::map_async`]. The time runs from this call on.
+    ///
+    /// A bad chunk size is a handle that is an error.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).map_async(|x| x * x, 0..4).get()?, [0, 1, 4, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map_async<M, I, F, R>(&self, f: F, items: I) -> AsyncResult<Vec<R>>
+    where
+        I: Iterable<M> + Send + 'static,
+        I::Item: 'static,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        let workers = &self.pool.workers;
+        let deadline = match self.deadline() {
+            Ok(deadline) => deadline,
+            Err(error) => return failed(workers, error),
+        };
+        let chunksize = self.chunksize;
+        if workers.life.is_some() && workers.serial.is_none() {
+            let as_it_is = |task| task;
+            let task = chunked::map_async(workers, chunksize, deadline, as_it_is, f, items);
+            return AsyncResult::new(task);
+        }
+        let shared = Arc::clone(workers);
+        AsyncResult::new(submit(workers, deadline, false, move || {
+            let order = Order { workers: &shared, chunksize, deadline };
+            map(&order, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+        }))
+    }
+
+    /// See [`Pool::starmap_async`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).starmap_async(i32::pow, [(2, 3), (3, 2)]).get()?, [8, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn starmap_async<M, I, F>(&self, f: F, items: I) -> AsyncResult<Vec<F::Output>>
+    where
+        I: Iterable<M> + Send + 'static,
+        I::Item: 'static,
+        F: Star<I::Item, Output: Send + 'static> + Send + Sync + 'static,
+    {
+        self.map_async(move |args| f.star(args), items)
+    }
+
+    /// See [`Pool::apply_async`]. The time runs from this call on; the chunk size has no effect
+    /// here, but 0 is an error.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let minute = std::time::Duration::from_secs(60);
+    /// assert_eq!(pool.timeout(minute).apply_async(i32::pow, (2, 3)).get()?, 8);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn apply_async<F, A>(&self, f: F, args: A) -> AsyncResult<F::Output>
+    where
+        F: Apply<A, Output: Send + 'static> + Send + 'static,
+        A: Send + 'static,
+    {
+        match self.deadline() {
+            Ok(deadline) => {
+                let work = move || Ok(f.apply(args));
+                AsyncResult::new(submit(&self.pool.workers, deadline, true, work))
+            }
+            Err(error) => failed(&self.pool.workers, error),
+        }
+    }
+}
+
+impl<'p> Options<'p> {
+    /// See [`Pool::scope`]. The options hold for the verbs of the scope.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let xs = vec![1, 2, 3];
+    /// let sum: i32 = pool.buffersize(2).scope(|s| s.imap(|x| *x, &xs).map(Result::unwrap).sum());
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn scope<'env, F, R>(&self, body: F) -> R
+    where
+        F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
+        'p: 'env,
+    {
+        scope::scope(*self, body)
+    }
+
+    /// See [`Pool::imap`]. The time runs from this call on, for the stream as a whole.
+    ///
+    /// A bad option is the stream's only result.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let squares = pool.buffersize(16).imap(|x| x * x, 0..4).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn imap<I, F, R>(&self, f: F, items: I) -> Imap<'static, I::IntoIter, R>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        self.stream(true, f, items.into_iter())
+    }
+
+    /// See [`Pool::imap_unordered`]. As [`imap`](Options::imap) for the rest.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.buffersize(16).imap_unordered(|x| x * x, 0..4).count(), 4);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn imap_unordered<I, F, R>(&self, f: F, items: I) -> Imap<'static, I::IntoIter, R>
+    where
+        I: IntoIterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        self.stream(false, f, items.into_iter())
+    }
+
+    fn stream<I, F, R>(&self, ordered: bool, f: F, items: I) -> Imap<'static, I, R>
+    where
+        I: Iterator<Item: Send + 'static>,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        let workers = Arc::clone(&self.pool.workers);
+        let submit = move |part: Arc<dyn Part>| workers.submit(part.as_task());
+        self.stream_by(ordered, submit, f, items)
+    }
+
+    /// A stream whose chunks are queued by `submit`.
+    pub(crate) fn stream_by<'s, I, F, R>(
+        &self,
+        ordered: bool,
+        submit: impl Fn(Arc<dyn Part + 's>) -> Result<(), Error> + Send + Sync + 's,
+        f: F,
+        items: I,
+    ) -> Imap<'s, I, R>
+    where
+        I: Iterator<Item: Send + 's>,
+        F: Fn(I::Item) -> R + Send + Sync + 's,
+        R: Send + 's,
+    {
+        let (deadline, refused) = match self.deadline() {
+            Ok(deadline) => (deadline, self.pool.workers.admit().err()),
+            Err(error) => (None, Some(error)),
+        };
+        let (chunksize, buffersize) = (self.chunksize, self.buffersize);
+        let settings = Settings { chunksize, buffersize, deadline, ordered };
+        let stream = Imap::new(&self.pool.workers, settings, submit, f, items);
+        match refused {
+            Some(error) => stream.refuse(error),
+            None => stream,
+        }
+    }
+}
+
+/// The error of a map whose items cannot fail by themselves.
+pub(crate) fn only_pool(error: TryError<Infallible>) -> Error {
+    match error {
+        TryError::Pool(error) => error,
+        TryError::Item { error, .. } => match error {},
+    }
+}

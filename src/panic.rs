@@ -1,0 +1,165 @@
+//! What is done with a panic of the user's code.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+
+use crate::sync::lock;
+
+/// What a `panic!` threw.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
+/// Runs `f` and catches its panic.
+///
+/// The closures of the pool are not `UnwindSafe` by bound, as in rayon and in scoped threads: the
+/// panic is not hidden, it comes back as an error, and what the closure broke is its owner's to see.
+pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Drops `value`; a panic of its `Drop` ends here.
+///
+/// For values that nobody can receive any more, dropped on a thread that must live on.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(payload) = catch(|| drop(value)) {
+        // The payload may be of a type whose own `Drop` panics; a leak is the end of the chain.
+        std::mem::forget(payload);
+    }
+}
+
+/// A panic of a closure, kept: its payload, its message, and the index of the item it happened at.
+///
+/// It is what [`Error::Panicked`](crate::Error::Panicked) carries.
+///
+/// ```
+/// use parpool::{Error, Pool};
+///
+/// let pool = Pool::new(2)?;
+/// let error = pool.map(|x: i32| if x == 3 { panic!("no {x}s") } else { x }, 0..9).unwrap_err();
+/// let Error::Panicked(panic) = error else { unreachable!() };
+/// assert_eq!(panic.index(), Some(3));
+/// assert_eq!(panic.message(), "no 3s");
+/// assert_eq!(*panic.into_payload().downcast::<String>().unwrap(), "no 3s");
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Panic(Box<Inner>);
+
+struct Inner {
+    // In a mutex only because a payload is `Send` and not `Sync`, and errors are both.
+    payload: Mutex<Payload>,
+    index: Option<usize>,
+}
+
+impl Panic {
+    pub(crate) fn new(payload: Payload, index: Option<usize>) -> Self {
+        let payload = Mutex::new(payload);
+        Panic(Box::new(Inner { payload, index }))
+    }
+
+    /// The message, where the panic had one (`panic!("…")` has); else a line that says so.
+    ///
+    /// ```
+    /// use parpool::Error;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let Err(Error::Panicked(panic)) = pool.apply(|| panic!("{} left", 0), ()) else { unreachable!() };
+    /// assert_eq!(panic.message(), "0 left");
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn message(&self) -> String {
+        let payload = lock(&self.0.payload);
+        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+        text.or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned())
+    }
+
+    /// The index of the item whose closure, or whose making by the input, panicked; `None` where
+    /// there are no items, as in `apply`.
+    ///
+    /// ```
+    /// use parpool::Error;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let Err(Error::Panicked(panic)) = pool.map(|x| 10 / x, [5, 0]) else { unreachable!() };
+    /// assert_eq!(panic.index(), Some(1));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn index(&self) -> Option<usize> {
+        self.0.index
+    }
+
+    /// What was thrown, to be downcast.
+    ///
+    /// ```
+    /// use parpool::Error;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let Err(Error::Panicked(panic)) = pool.apply(|| std::panic::panic_any(42), ()) else { unreachable!() };
+    /// assert_eq!(panic.into_payload().downcast_ref(), Some(&42));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        let payload = self.0.payload;
+        payload.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Goes on panicking, on this thread, with what was thrown. The panic hook is not run again.
+    ///
+    /// ```
+    /// use parpool::{Error, Pool};
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let caught = std::panic::catch_unwind(|| {
+    ///     match pool.apply(|| panic!("as if it were here"), ()) {
+    ///         Err(Error::Panicked(panic)) => panic.resume(),
+    ///         other => other,
+    ///     }
+    /// });
+    /// assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"as if it were here"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn resume(self) -> ! {
+        resume_unwind(self.into_payload())
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Panic");
+        debug.field("message", &self.message());
+        debug.field("index", &self.0.index).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.index {
+            Some(index) => write!(f, "panicked at item {index}: {}", self.message()),
+            None => write!(f, "panicked: {}", self.message()),
+        }
+    }
+}
+
+impl std::error::Error for Panic {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discarded_value_may_panic_with_a_payload_that_panics() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::panic_any(Bomb);
+            }
+        }
+        discard(Bomb);
+    }
+
+    #[test]
+    fn messages_of_every_kind_of_payload() {
+        let message = |payload: Payload| Panic::new(payload, None).message();
+        assert_eq!(message(Box::new("static")), "static");
+        assert_eq!(message(Box::new(String::from("made"))), "made");
+        assert_eq!(message(Box::new(7)), "a panic without a message");
+    }
+}

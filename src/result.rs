@@ -1,0 +1,347 @@
+//! The handle of work that goes on by itself.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::call::{Pending, refused};
+use crate::error::Error;
+use crate::wait;
+use crate::worker;
+use crate::workers::Workers;
+
+/// The result of [`apply_async`](crate::Pool::apply_async) and its siblings: a value that is there,
+/// or will be.
+///
+/// Every handle resolves: to a value, or to the [`Error`] that says why there is none. Dropping it
+/// does not stop the work; its value is then dropped as soon as it is made.
+///
+/// It is a [`Future`] too, for any runtime.
+///
+/// On one of the pool's own workers a wait *helps*: it runs the awaited task itself if nobody has
+/// begun it, else what the waiting task has submitted besides, before it blocks. So a task may wait for
+/// others on a pool of one, to any depth that the stack has room for.
+///
+/// Python: `multiprocessing.pool.AsyncResult` and `concurrent.futures.Future`.
+///
+/// ```
+/// use parpool::Pool;
+///
+/// let pool = Pool::new(2)?;
+/// let sum = pool.apply_async(|a: i32, b: i32| a + b, (1, 2));
+/// let squares = pool.map_async(|x: i32| x * x, 0..4);
+/// assert_eq!(sum.get()?, 3);
+/// assert_eq!(squares.get()?, [0, 1, 4, 9]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[must_use = "dropping the handle throws the result away; the work is done all the same"]
+pub struct AsyncResult<T> {
+    task: Arc<dyn Pending<T>>,
+    /// Where `terminate` finds the waker of the last poll.
+    ticket: Option<u64>,
+}
+
+/// A handle that has its error.
+pub(crate) fn failed<T: Send + 'static>(workers: &Arc<Workers>, error: Error) -> AsyncResult<T> {
+    AsyncResult::new(refused(workers, error))
+}
+
+impl<T> AsyncResult<T> {
+    pub(crate) fn new(task: Arc<dyn Pending<T>>) -> Self {
+        AsyncResult { task, ticket: None }
+    }
+
+    /// Waits and hands the value over.
+    ///
+    /// # Errors
+    /// What became of the call: [`Panicked`](Error::Panicked), [`Terminated`](Error::Terminated),
+    /// [`NotRunning`](Error::NotRunning) if it was refused, [`Cancelled`](Error::Cancelled),
+    /// [`Timeout`](Error::Timeout) of the call's own [`timeout`](crate::Pool::timeout); or
+    /// [`Taken`](Error::Taken), if an earlier `get_timeout` has handed it over.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// assert_eq!(pool.apply_async(|| 7, ()).get()?, 7);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn get(self) -> Result<T, Error> {
+        self.wait_and_take()
+    }
+
+    /// What [`get`](AsyncResult::get) does, for a handle that cannot be given away.
+    pub(crate) fn wait_and_take(&self) -> Result<T, Error> {
+        self.wait_until(None);
+        self.task.take()
+    }
+
+    /// Waits no longer than `timeout` and hands the value over.
+    ///
+    /// After an `Err(Timeout)` the handle is as good as before. A call that was made with a
+    /// [`timeout`](crate::Pool::timeout) of its own is also an `Err(Timeout)` once that has passed.
+    /// On a worker the wait helps, and what it has begun to run it runs to the end.
+    ///
+    /// # Errors
+    /// As [`get`](AsyncResult::get), and [`Timeout`](Error::Timeout).
+    ///
+    /// Python: `get(timeout=…)`.
+    ///
+    /// ```
+    /// use std::{sync::mpsc, time::Duration};
+    /// use parpool::{Error, Pool};
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let (send, receive) = mpsc::channel();
+    /// let mut result = pool.apply_async(move || receive.recv().unwrap(), ());
+    /// assert!(matches!(result.get_timeout(Duration::from_millis(1)), Err(Error::Timeout)));
+    /// send.send(42).unwrap();
+    /// assert_eq!(result.get_timeout(Duration::from_secs(10))?, 42);
+    /// assert!(matches!(result.get(), Err(Error::Taken)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
+        match self.wait_until(wait::deadline(timeout)) {
+            true => self.task.take(),
+            false => Err(Error::Timeout),
+        }
+    }
+
+    /// Waits until there is a result, a value or an error.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let result = pool.apply_async(|| (), ());
+    /// result.wait();
+    /// assert!(result.ready());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn wait(&self) {
+        self.wait_until(None);
+    }
+
+    /// Waits no longer than `timeout`; whether there is a result now. On a worker the wait helps, and
+    /// what it has begun to run it runs to the end.
+    ///
+    /// Python: `wait(timeout)`, which does not say.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let result = pool.apply_async(|| (), ());
+    /// assert!(result.wait_timeout(Duration::from_secs(10)));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.wait_until(wait::deadline(timeout))
+    }
+
+    /// Whether there is a result, a value or an error; also after it was taken.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let (send, receive) = std::sync::mpsc::channel::<()>();
+    /// let result = pool.apply_async(move || receive.recv().is_ok(), ());
+    /// assert!(!result.ready());
+    /// drop(send);
+    /// assert_eq!(result.get()?, false);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn ready(&self) -> bool {
+        self.task.poll(None)
+    }
+
+    /// Whether the result is a value; also after it was taken.
+    ///
+    /// # Errors
+    /// [`NotReady`](Error::NotReady), where Python raises `ValueError`.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let result = pool.apply_async(|| panic!("on purpose"), ());
+    /// result.wait();
+    /// assert_eq!(result.successful()?, false);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn successful(&self) -> Result<bool, Error> {
+        self.task.poll(None);
+        self.task.successful()
+    }
+
+    /// Cancels the call if it has not begun: true, and it never will; the result is
+    /// [`Cancelled`](Error::Cancelled).
+    ///
+    /// False if it has: then [`is_cancelled`](crate::is_cancelled) is true for it from now on, and
+    /// its result is what it returns.
+    ///
+    /// Python: `concurrent.futures.Future.cancel`; `multiprocessing` has nothing.
+    ///
+    /// ```
+    /// # use parpool::{Error, Pool};
+    /// let pool = Pool::new(1)?;
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// let running = pool.apply_async(move || receive.recv().unwrap(), ());
+    /// let queued = pool.apply_async(|| unreachable!(), ());
+    /// assert!(queued.cancel());
+    /// send.send("go on").unwrap();
+    /// assert_eq!(running.get()?, "go on");
+    /// assert!(matches!(queued.get(), Err::<(), _>(Error::Cancelled)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn cancel(&self) -> bool {
+        self.task.cancel()
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        if self.task.poll(None) {
+            return true;
+        }
+        let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        while !passed() && self.help() {
+            if self.task.poll(None) {
+                return true;
+            }
+        }
+        // Also up when the call's own time is; the look after that makes it an `Err(Timeout)`, unless
+        // somebody else is just giving it its outcome: for him it waits as long as it was asked to.
+        let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
+        let end = [deadline, own].into_iter().flatten().min();
+        let poll = |waker: &Waker| self.task.poll(Some(waker));
+        workers.wait(end, poll) || self.task.poll(None) || workers.wait(deadline, poll)
+    }
+
+    /// As one of the pool's workers, runs a task that this thread may have to wait for; false if
+    /// there is none. See `worker.rs` for which, and why no others.
+    fn help(&self) -> bool {
+        let workers = &self.task.terms().workers;
+        if !worker::is_of(workers.id) {
+            return false;
+        }
+        let task = if self.task.is_stale() {
+            match worker::next_child() {
+                Some(child) => child,
+                None => return false,
+            }
+        } else {
+            Arc::clone(&self.task).as_task()
+        };
+        worker::run(task);
+        workers.begun_elsewhere();
+        true
+    }
+}
+
+impl<T: 'static> AsyncResult<T> {
+    /// Has `f` called with the value, once, before [`ready`](AsyncResult::ready) turns true and
+    /// before [`get`](AsyncResult::get) returns. Not at all if there is none.
+    ///
+    /// It runs on the worker that made the value, or at once on this thread if there is one already. (An
+    /// error may come from elsewhere: then the callbacks run on the thread that noticed, one that waits
+    /// for the handle or asks it, or one that [cancels](AsyncResult::cancel).)
+    /// It may use the pool. A panic in it is caught and costs nobody the value. Several callbacks run
+    /// in the order they were given.
+    ///
+    /// Python: the argument `callback=`.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicI32, Ordering};
+    /// # use std::sync::Arc;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let seen = Arc::new(AtomicI32::new(0));
+    /// let result = pool.apply_async(|| 42, ()).callback({
+    ///     let seen = Arc::clone(&seen);
+    ///     move |value| seen.store(*value, Ordering::Relaxed)
+    /// });
+    /// result.wait();
+    /// assert_eq!(seen.load(Ordering::Relaxed), 42);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn callback<F: FnOnce(&T) + Send + 'static>(self, f: F) -> Self {
+        self.task.on_outcome(Box::new(|outcome| {
+            if let Ok(value) = outcome {
+                f(value);
+            }
+        }));
+        self
+    }
+
+    /// Has `f` called with the error, if the result is one; else as [`callback`](AsyncResult::callback).
+    ///
+    /// Python: the argument `error_callback=`.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// let result = pool
+    ///     .apply_async(|| panic!("on purpose"), ())
+    ///     .error_callback(move |error| send.send(error.to_string()).unwrap());
+    /// assert_eq!(receive.recv().unwrap(), "the closure panicked: on purpose");
+    /// # drop(result);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn error_callback<F: FnOnce(&Error) + Send + 'static>(self, f: F) -> Self {
+        self.task.on_outcome(Box::new(|outcome| {
+            if let Err(error) = outcome {
+                f(error);
+            }
+        }));
+        self
+    }
+}
+
+/// `.await` under any runtime. The call's own [`timeout`](crate::Pool::timeout) has no timer behind
+/// it here: it is noticed when the task begins or ends, and at each poll.
+///
+/// Polled on one of the pool's workers it helps, as a blocking wait does.
+///
+/// ```
+/// use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
+///
+/// let pool = parpool::Pool::new(1)?;
+/// let result = pool.apply_async(|| 42, ());
+/// result.wait();
+/// let polled = pin!(result).poll(&mut Context::from_waker(Waker::noop()));
+/// assert!(matches!(polled, Poll::Ready(Ok(42))));
+/// # Ok::<(), parpool::Error>(())
+/// ```
+impl<T> Future for AsyncResult<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        while !self.task.poll(None) && self.help() {}
+        let this = &mut *self;
+        let sleepers = &this.task.terms().workers.sleepers;
+        sleepers.add(&mut this.ticket, context.waker());
+        if !this.task.poll(Some(context.waker())) {
+            return Poll::Pending;
+        }
+        sleepers.remove(&mut this.ticket);
+        Poll::Ready(this.task.take())
+    }
+}
+
+// Nobody sees the value before it is whole.
+impl<T> UnwindSafe for AsyncResult<T> {}
+impl<T> RefUnwindSafe for AsyncResult<T> {}
+
+impl<T> Drop for AsyncResult<T> {
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            self.task.terms().workers.sleepers.remove(&mut self.ticket);
+        }
+        self.task.detach();
+    }
+}
+
+impl<T> fmt::Debug for AsyncResult<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.successful() {
+            Ok(true) => "value",
+            Ok(false) => "error",
+            Err(_) => "pending",
+        };
+        f.debug_tuple("AsyncResult").field(&format_args!("{state}")).finish()
+    }
+}

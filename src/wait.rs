@@ -1,0 +1,198 @@
+//! The one place that blocks.
+//!
+//! A waiter polls a condition with a [`Waker`] and parks until it is woken or its time is up; so a
+//! blocking `get`, an `.await` and the end of a `map` are one mechanism, and whoever makes a
+//! condition true wakes what was registered for it. (A wait on a worker first *helps*, before it
+//! comes here: see `worker.rs`.)
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::sync::{Parker, Unparker};
+
+use crate::sync::lock;
+
+/// The moment `timeout` from now; `None`, for ever, where the clock does not reach that far.
+pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}
+
+/// Blocks the thread until `ready` returns true (then true) or `deadline` has passed (then false).
+///
+/// `ready` registers the waker with whatever will change its mind, *before* it looks: then a change
+/// after the look wakes this thread. Spurious wakes only cost another look.
+pub(crate) fn until(deadline: Option<Instant>, mut ready: impl FnMut(&Waker) -> bool) -> bool {
+    with_parker(|parker, waker| {
+        loop {
+            if ready(waker) {
+                return true;
+            }
+            match deadline {
+                None => parker.park(),
+                Some(deadline) if Instant::now() >= deadline => return false,
+                Some(deadline) => parker.park_deadline(deadline),
+            }
+        }
+    })
+}
+
+/// A parker of our own and not `std::thread::park`: a wait must not eat an `unpark` that the user's
+/// code is about to wait for.
+fn with_parker<R>(f: impl FnOnce(&Parker, &Waker) -> R) -> R {
+    struct Unpark(Unparker);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn new() -> (Parker, Waker) {
+        let parker = Parker::new();
+        let waker = Waker::from(Arc::new(Unpark(parker.unparker().clone())));
+        (parker, waker)
+    }
+
+    thread_local! {
+        /// Kept from wait to wait; taken out while one goes on, so that a wait inside `ready` (a
+        /// `Drop` of the user's, say) has another and cannot eat this one's wake-up.
+        static SPARE: RefCell<Option<(Parker, Waker)>> = const { RefCell::new(None) };
+    }
+
+    // In the destructor of a thread-local the spare may be gone: then one is made for this wait.
+    let kept = SPARE.try_with(|spare| spare.borrow_mut().take());
+    let (parker, waker) = kept.ok().flatten().unwrap_or_else(new);
+    let result = f(&parker, &waker);
+    let _ = SPARE.try_with(|spare| *spare.borrow_mut() = Some((parker, waker)));
+    result
+}
+
+/// The wakers of all who wait for one thing. The first takes no allocation.
+#[derive(Default)]
+pub(crate) struct Wakers {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(crate) fn add(&mut self, waker: &Waker) {
+        let known = |other: &Waker| other.will_wake(waker);
+        if self.first.as_ref().is_some_and(known) || self.more.iter().any(known) {
+            return;
+        }
+        if self.first.is_none() {
+            self.first = Some(waker.clone());
+        } else {
+            self.more.push(waker.clone());
+        }
+    }
+
+    /// Wakes everybody, once. Take the wakers out of their lock first: the woken need that lock.
+    pub(crate) fn wake(self) {
+        for waker in self.first.into_iter().chain(self.more) {
+            // A waker may be the user's, of some runtime of theirs; a panic of it is not ours.
+            let _ = crate::panic::catch(|| waker.wake()).map_err(crate::panic::discard);
+        }
+    }
+}
+
+/// Something that happens once.
+#[derive(Default)]
+pub(crate) struct Event(Mutex<(bool, Wakers)>);
+
+impl Event {
+    pub(crate) fn set(&self) {
+        let wakers = {
+            let mut state = lock(&self.0);
+            state.0 = true;
+            std::mem::take(&mut state.1)
+        };
+        wakers.wake();
+    }
+
+    /// Woken by [`set`](Event::set); false when the time was up first.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        until(deadline, |waker| {
+            let mut state = lock(&self.0);
+            state.1.add(waker);
+            state.0
+        })
+    }
+}
+
+/// Everybody who waits for a result of one pool, so that `terminate` can wake them all.
+#[derive(Default)]
+pub(crate) struct Sleepers(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    wakers: HashMap<u64, Waker>,
+}
+
+impl Sleepers {
+    /// Registers `waker`, in the place of the one that `ticket` stands for if there is one.
+    pub(crate) fn add(&self, ticket: &mut Option<u64>, waker: &Waker) {
+        let mut table = lock(&self.0);
+        let number = *ticket.get_or_insert_with(|| {
+            table.next += 1;
+            table.next
+        });
+        table.wakers.insert(number, waker.clone());
+    }
+
+    pub(crate) fn remove(&self, ticket: &mut Option<u64>) {
+        if let Some(number) = ticket.take() {
+            // The waker is dropped after the lock: dropping it may run the user's code.
+            let _waker = lock(&self.0).wakers.remove(&number);
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        let wakers: Vec<Waker> = lock(&self.0).wakers.values().cloned().collect();
+        for waker in wakers {
+            let _ = crate::panic::catch(|| waker.wake()).map_err(crate::panic::discard);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_inside_a_condition_does_not_eat_the_outer_wake() {
+        let (outer, inner) = (Event::default(), Event::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                outer.set();
+                inner.set();
+            });
+            until(None, |waker| {
+                inner.wait(None);
+                let mut state = lock(&outer.0);
+                state.1.add(waker);
+                state.0
+            });
+        });
+    }
+
+    #[test]
+    fn a_stray_unpark_of_the_thread_is_left_alone() {
+        std::thread::current().unpark();
+        assert!(!Event::default().wait(deadline(Duration::from_millis(1))));
+        // Returns at once, for the token of above is still there.
+        std::thread::park();
+    }
+
+    #[test]
+    fn a_far_deadline_is_no_deadline() {
+        assert_eq!(deadline(Duration::MAX), None);
+    }
+}

@@ -1,0 +1,373 @@
+//! What the tests share: a watchdog, gates that hold tasks, counters of drops, and a census of threads.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once};
+use std::task::{Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parpool::{AsyncResult, Builder, Context, Error, Pool};
+
+/// Longer than anything takes that does not hang, also on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+// ---- watchdog ------------------------------------------------------------------------------------
+
+/// Runs `body` on another thread and fails if that takes longer than `seconds`. Its panic is passed on.
+pub(crate) fn watchdog(seconds: u64, body: impl FnOnce() + Send + 'static) {
+    quiet();
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let (send, outcome) = bounded(1);
+    let body = thread::Builder::new().name(name.clone()).spawn(move || {
+        let _ = send.send(catch_unwind(AssertUnwindSafe(body)));
+    });
+    let body = body.expect("a thread can be started");
+    match outcome.recv_timeout(Duration::from_secs(seconds)) {
+        Ok(Ok(())) => body.join().expect("its panics were caught"),
+        Ok(Err(payload)) => resume_unwind(payload),
+        // The thread is left as it is, so that a debugger finds it.
+        Err(_) => panic!("{name}: still running after {seconds} s"),
+    }
+}
+
+/// What tasks panic with that are meant to.
+pub(crate) const ON_PURPOSE: &str = "on purpose";
+
+/// Keeps panics that are meant out of the output.
+pub(crate) fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let meant = match info.payload().downcast_ref::<&str>() {
+                Some(message) => message.contains(ON_PURPOSE),
+                None => match info.payload().downcast_ref::<String>() {
+                    Some(message) => message.contains(ON_PURPOSE),
+                    None => true,
+                },
+            };
+            if !meant {
+                hook(info);
+            }
+        }));
+    });
+}
+
+/// The message of a panic that was caught.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Looks again and again until `condition` is true; false if it never is.
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > LONG / 2 {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+// ---- pools ---------------------------------------------------------------------------------------
+
+/// A kind of pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Of so many workers that live for ever.
+    Lasting(usize),
+    /// Of so many workers, each replaced after so many tasks.
+    Replaced(usize, usize),
+    /// Runs everything on its caller.
+    Serial,
+}
+
+/// Pools of one and of many workers that live for ever.
+pub(crate) const LASTING: [Kind; 2] = [Kind::Lasting(1), Kind::Lasting(3)];
+
+/// Those with threads of their own.
+pub(crate) const THREADS: [Kind; 4] =
+    [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(1, 1), Kind::Replaced(3, 2)];
+
+/// All kinds.
+pub(crate) const ALL: [Kind; 5] =
+    [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(1, 1), Kind::Replaced(3, 2), Kind::Serial];
+
+impl Kind {
+    pub(crate) fn builder(self) -> Builder {
+        self.named("parpool")
+    }
+
+    /// With names of threads that begin with `name`.
+    pub(crate) fn named(self, name: &str) -> Builder {
+        let threads = Context::threads().name(name);
+        let builder = Pool::builder().processes(self.workers());
+        match self {
+            Kind::Lasting(_) => builder.context(threads),
+            Kind::Replaced(_, tasks) => builder.max_tasks_per_child(tasks).context(threads),
+            Kind::Serial => builder.context(Context::serial()),
+        }
+    }
+
+    pub(crate) fn pool(self) -> Pool {
+        self.builder().build().expect("a pool can be built")
+    }
+
+    pub(crate) fn workers(self) -> usize {
+        match self {
+            Kind::Lasting(workers) | Kind::Replaced(workers, _) => workers,
+            Kind::Serial => 1,
+        }
+    }
+}
+
+/// Pools of one and of many workers.
+pub(crate) fn pools() -> impl Iterator<Item = Pool> {
+    LASTING.into_iter().map(Kind::pool)
+}
+
+/// Pools of all kinds.
+pub(crate) fn all_pools() -> impl Iterator<Item = (Kind, Pool)> {
+    ALL.into_iter().map(|kind| (kind, kind.pool()))
+}
+
+/// Calls a verb with a chunk size, or with none set.
+#[macro_export]
+macro_rules! with_chunksize {
+    ($pool:expr, $size:expr, $verb:ident($($arg:expr),*)) => {
+        match $size {
+            Some(size) => $pool.chunksize(size).$verb($($arg),*),
+            None => $pool.$verb($($arg),*),
+        }
+    };
+}
+
+// ---- gates ---------------------------------------------------------------------------------------
+
+/// Where tasks are held until the [`Opener`] opens it or is dropped.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    arrived: Sender<()>,
+    opened: Receiver<()>,
+}
+
+/// The other side of a [`Gate`].
+///
+/// Made after the pool, it is dropped before: a failing test does not wait for what it holds.
+pub(crate) struct Opener {
+    arrived: Receiver<()>,
+    closed: Option<Sender<()>>,
+}
+
+pub(crate) fn gate() -> (Gate, Opener) {
+    let ((arrive, arrived), (closed, opened)) = (unbounded(), bounded(0));
+    (Gate { arrived: arrive, opened }, Opener { arrived, closed: Some(closed) })
+}
+
+impl Gate {
+    /// Says that it is here and waits until the gate is open.
+    pub(crate) fn pass(&self) {
+        let _ = self.arrived.send(());
+        let _ = self.opened.recv();
+    }
+}
+
+impl Opener {
+    /// Waits until `count` more tasks have come to the gate.
+    pub(crate) fn wait_for(&self, count: usize) {
+        for _ in 0..count {
+            self.arrived.recv_timeout(LONG).expect("a task comes to the gate");
+        }
+    }
+
+    /// How many have come and were not waited for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.arrived.len()
+    }
+
+    pub(crate) fn open(&mut self) {
+        self.closed = None;
+    }
+}
+
+/// Holds all workers of `pool`, which are `workers`.
+pub(crate) fn hold(pool: &Pool, workers: usize) -> (Opener, Vec<AsyncResult<()>>) {
+    let (gate, opener) = gate();
+    let held = (0..workers)
+        .map(|_| {
+            let gate = gate.clone();
+            pool.apply_async(move || gate.pass(), ())
+        })
+        .collect();
+    opener.wait_for(workers);
+    (opener, held)
+}
+
+// ---- counters ------------------------------------------------------------------------------------
+
+/// Counts calls.
+#[derive(Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.next();
+    }
+
+    /// How many there were before this one.
+    pub(crate) fn next(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// How many are inside something, and how many were at most.
+#[derive(Clone, Default)]
+pub(crate) struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Crowd {
+    pub(crate) fn enter(&self) {
+        let now = self.0.0.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.1.fetch_max(now, Ordering::SeqCst);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn now(&self) -> usize {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.0.1.load(Ordering::SeqCst)
+    }
+}
+
+/// Knows each value that it made and how often that was dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Arc<Mutex<Vec<usize>>>);
+
+/// A value whose drops are counted.
+pub(crate) struct Counted {
+    value: usize,
+    id: usize,
+    drops: Drops,
+}
+
+impl Drops {
+    pub(crate) fn make(&self, value: usize) -> Counted {
+        let mut drops = self.0.lock().unwrap();
+        drops.push(0);
+        Counted { value, id: drops.len() - 1, drops: self.clone() }
+    }
+
+    pub(crate) fn made(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// How many live.
+    pub(crate) fn alive(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|drops| **drops == 0).count()
+    }
+
+    /// Each value was dropped, once.
+    #[track_caller]
+    pub(crate) fn assert_each_once(&self) {
+        let drops = self.0.lock().unwrap();
+        let wrong: Vec<_> = drops.iter().enumerate().filter(|(_, drops)| **drops != 1).collect();
+        assert!(wrong.is_empty(), "of {} values, (which, drops): {wrong:?}", drops.len());
+    }
+}
+
+impl Counted {
+    /// A method, so that a closure that calls it captures all of the value.
+    pub(crate) fn value(&self) -> usize {
+        self.value
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.drops.0.lock().unwrap()[self.id] += 1;
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Counted({})", self.value)
+    }
+}
+
+/// A waker that counts.
+pub(crate) fn counting_waker() -> (Waker, Counter) {
+    struct Count(Counter);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.add();
+        }
+    }
+
+    let counter = Counter::default();
+    (Waker::from(Arc::new(Count(counter.clone()))), counter)
+}
+
+// ---- threads -------------------------------------------------------------------------------------
+
+/// How many threads of this process have a name that begins with `name-`; `None` where the system
+/// does not tell.
+pub(crate) fn live_threads(name: &str) -> Option<usize> {
+    let prefix = format!("{name}-");
+    assert!(prefix.len() < 12, "the system shows 15 bytes, and the numbers need some");
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let names = tasks.flatten().filter_map(|task| {
+        // It may have ended since.
+        std::fs::read_to_string(task.path().join("comm")).ok()
+    });
+    Some(names.filter(|name| name.starts_with(&prefix)).count())
+}
+
+/// No thread with this name is left. One that was joined is still listed for some microseconds.
+#[track_caller]
+pub(crate) fn assert_no_threads(name: &str) {
+    let gone = eventually(|| live_threads(name).unwrap_or(0) == 0);
+    assert!(gone, "{:?} threads {name}-* are left", live_threads(name));
+}
+
+// ---- errors --------------------------------------------------------------------------------------
+
+/// The index and the message of a panic.
+#[track_caller]
+pub(crate) fn panicked<T: fmt::Debug>(result: Result<T, Error>) -> (Option<usize>, String) {
+    match result {
+        Err(Error::Panicked(panic)) => (panic.index(), panic.message()),
+        other => panic!("not a panic: {other:?}"),
+    }
+}
+
+/// Fails unless `$result` matches.
+#[macro_export]
+macro_rules! assert_matches {
+    ($result:expr, $pattern:pat $(if $guard:expr)? $(, $($context:tt)+)?) => {
+        match $result {
+            $pattern $(if $guard)? => {}
+            ref other => {
+                let context = String::new() $(+ ", " + &format!($($context)+))?;
+                panic!("{other:?} is no {}{context}", stringify!($pattern))
+            }
+        }
+    };
+}

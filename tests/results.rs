@@ -1,0 +1,927 @@
+//! The handle: every way that a call can end, seen in every way that a handle can be used.
+
+mod common;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, unbounded};
+use parpool::{AsyncResult, Error, Options, Pool};
+
+use common::{
+    Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
+    counting_waker, eventually, gate, hold, panicked, watchdog,
+};
+
+// ---- the grid ------------------------------------------------------------------------------------
+
+/// How a call ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Panicked,
+    /// While it ran.
+    Terminated,
+    /// While it waited.
+    TerminatedQueued,
+    Cancelled,
+    Refused,
+    /// While it ran.
+    TimedOut,
+    /// While it waited.
+    TimedOutQueued,
+}
+
+use End::*;
+
+const ENDS: [End; 8] =
+    [Done, Panicked, Terminated, TerminatedQueued, Cancelled, Refused, TimedOut, TimedOutQueued];
+
+/// What was called.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Apply,
+    Map,
+}
+
+type Handle = AsyncResult<Vec<u32>>;
+
+/// What a call has that is to time out.
+const TIME: Duration = Duration::from_millis(30);
+
+/// A call whose end is still to come, but for one that is refused.
+struct Case {
+    end: End,
+    // In this order: what is held is let go before the pool waits for it.
+    held: Opener,
+    opener: Opener,
+    others: Vec<AsyncResult<()>>,
+    pool: Pool,
+}
+
+impl Case {
+    fn new(kind: Kind, verb: Verb, end: End) -> (Case, Handle) {
+        let pool = kind.pool();
+        let (gate, opener) = gate();
+        let queued = matches!(end, TerminatedQueued | Cancelled | TimedOutQueued);
+        let (held, others) = hold(&pool, if queued { kind.workers() } else { 0 });
+        if end == Refused {
+            pool.close();
+        }
+        let panics = end == Panicked;
+        let handle = match end {
+            TimedOut | TimedOutQueued => submit(pool.timeout(TIME), verb, gate, panics),
+            _ => submit(pool.chunksize(1), verb, gate, panics),
+        };
+        // One with a time of its own may be too late on a busy machine, and then never comes.
+        if !queued && !matches!(end, Refused | TimedOut) {
+            opener.wait_for(1);
+        }
+        (Case { end, held, opener, others, pool }, handle)
+    }
+
+    /// Brings the end about.
+    fn finish(&mut self, handle: &Handle) {
+        match self.end {
+            Done | Panicked => self.opener.open(),
+            Terminated | TerminatedQueued => self.pool.terminate(),
+            Cancelled => assert!(handle.cancel()),
+            // Nothing is to be done but to wait.
+            Refused | TimedOut | TimedOutQueued => {}
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, outcome: Result<Vec<u32>, Error>) {
+        match (self.end, outcome) {
+            (Done, Ok(values)) => assert_eq!(values, [7]),
+            (Panicked, Err(Error::Panicked(panic))) => assert_eq!(panic.message(), ON_PURPOSE),
+            (Terminated | TerminatedQueued, Err(Error::Terminated))
+            | (Cancelled, Err(Error::Cancelled))
+            | (Refused, Err(Error::NotRunning))
+            | (TimedOut | TimedOutQueued, Err(Error::Timeout)) => {}
+            (end, outcome) => panic!("{end:?}: {outcome:?}"),
+        }
+    }
+
+    /// All of the rest works.
+    fn leave(mut self) {
+        self.opener.open();
+        self.held.open();
+        let terminated = matches!(self.end, Terminated | TerminatedQueued);
+        for other in self.others {
+            match other.get() {
+                Err(Error::Terminated) if terminated => {}
+                other => other.unwrap(),
+            }
+        }
+        if !terminated && self.end != Refused {
+            assert_eq!(self.pool.map(|x| x + 1, 0..3).unwrap(), [1, 2, 3]);
+        }
+        self.pool.close();
+        self.pool.join().unwrap();
+    }
+}
+
+fn submit(options: Options<'_>, verb: Verb, gate: Gate, panics: bool) -> Handle {
+    let task = move |value: u32| {
+        gate.pass();
+        assert!(!panics, "{ON_PURPOSE}");
+        value
+    };
+    match verb {
+        Verb::Apply => options.apply_async(move || vec![task(7)], ()),
+        Verb::Map => options.map_async(task, vec![7]),
+    }
+}
+
+/// Runs `body` for each end and for every kind of pool and call.
+fn grid(body: impl Fn(Case, Handle) + Send + 'static) {
+    watchdog(30, move || {
+        for kind in THREADS {
+            for (verb, end) in
+                [Verb::Apply, Verb::Map].into_iter().flat_map(|verb| ENDS.map(|end| (verb, end)))
+            {
+                let (case, handle) = Case::new(kind, verb, end);
+                let name = format!("{kind:?}, {verb:?}, {end:?}");
+                let told = Told(name);
+                body(case, handle);
+                drop(told);
+            }
+        }
+    });
+}
+
+/// Says where a test of the grid failed.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("failed with {}", self.0);
+        }
+    }
+}
+
+/// Adds callbacks that count: calls with a value, calls with an error.
+fn counted(handle: Handle) -> (Handle, Counter, Counter) {
+    let (good, bad) = (Counter::default(), Counter::default());
+    let (on_good, on_bad) = (good.clone(), bad.clone());
+    let handle = handle
+        .callback(move |values| {
+            assert_eq!(*values, [7]);
+            on_good.add();
+        })
+        .error_callback(move |_| on_bad.add());
+    (handle, good, bad)
+}
+
+#[test]
+fn pending_handles_say_so_and_stay_good() {
+    grid(|mut case, mut handle| {
+        if matches!(case.end, Done | Panicked | Terminated | TerminatedQueued | Cancelled) {
+            assert!(!handle.ready());
+            assert_matches!(handle.successful(), Err(Error::NotReady));
+            assert!(!handle.wait_timeout(Duration::from_millis(1)));
+            assert_matches!(handle.get_timeout(Duration::ZERO), Err(Error::Timeout));
+            assert_matches!(handle.get_timeout(Duration::from_millis(1)), Err(Error::Timeout));
+            assert_eq!(format!("{handle:?}"), "AsyncResult(pending)");
+        }
+        case.finish(&handle);
+        case.check(handle.get());
+        case.leave();
+    });
+}
+
+#[test]
+fn get() {
+    grid(|mut case, handle| {
+        case.finish(&handle);
+        case.check(handle.get());
+        case.leave();
+    });
+}
+
+#[test]
+fn get_while_the_end_comes() {
+    grid(|mut case, handle| {
+        if case.end == Cancelled {
+            // Needs the handle that `get` has taken.
+            return case.leave();
+        }
+        let (send, outcome) = bounded(1);
+        let (waits, waiting) = bounded(1);
+        let waiter = thread::spawn(move || {
+            waits.send(()).unwrap();
+            send.send(handle.get()).unwrap();
+        });
+        waiting.recv().unwrap();
+        match case.end {
+            Terminated | TerminatedQueued => case.pool.terminate(),
+            Done | Panicked => case.opener.open(),
+            _ => {}
+        }
+        case.check(outcome.recv_timeout(LONG).expect("`get` returns"));
+        waiter.join().unwrap();
+        case.leave();
+    });
+}
+
+#[test]
+fn get_timeout_hands_over_once() {
+    grid(|mut case, mut handle| {
+        case.finish(&handle);
+        // The call's own time looks like this one's; then the first is the call's too.
+        case.check(handle.get_timeout(LONG));
+        let good = case.end == Done;
+        assert!(handle.ready());
+        assert_eq!(handle.successful().unwrap(), good);
+        assert_matches!(handle.get_timeout(Duration::ZERO), Err(Error::Taken));
+        handle.wait();
+        assert!(handle.wait_timeout(Duration::ZERO));
+        assert_matches!(handle.get(), Err(Error::Taken));
+        case.leave();
+    });
+}
+
+#[test]
+fn wait_ready_and_successful() {
+    grid(|mut case, handle| {
+        case.finish(&handle);
+        handle.wait();
+        assert!(handle.ready());
+        assert!(handle.wait_timeout(Duration::ZERO));
+        assert_eq!(handle.successful().unwrap(), case.end == Done);
+        assert_eq!(
+            format!("{handle:?}"),
+            if case.end == Done { "AsyncResult(value)" } else { "AsyncResult(error)" }
+        );
+        case.check(handle.get());
+        case.leave();
+    });
+}
+
+#[test]
+fn ready_turns_true_by_itself() {
+    grid(|mut case, handle| {
+        case.finish(&handle);
+        assert!(eventually(|| handle.ready()));
+        assert_eq!(handle.successful().unwrap(), case.end == Done);
+        case.leave();
+    });
+}
+
+#[test]
+fn two_threads_wait_and_both_wake() {
+    grid(|mut case, handle| {
+        thread::scope(|scope| {
+            let (waits, waiting) = bounded(0);
+            for timed in [false, true] {
+                let (waits, handle) = (waits.clone(), &handle);
+                scope.spawn(move || {
+                    waits.send(()).unwrap();
+                    match timed {
+                        false => handle.wait(),
+                        true => assert!(handle.wait_timeout(LONG)),
+                    }
+                    assert!(handle.ready());
+                });
+            }
+            (0..2).for_each(|_| waiting.recv().unwrap());
+            case.finish(&handle);
+        });
+        case.check(handle.get());
+        case.leave();
+    });
+}
+
+#[test]
+fn dropped_handles_harm_nobody() {
+    grid(|mut case, handle| {
+        case.finish(&handle);
+        drop(handle);
+        case.leave();
+    });
+}
+
+#[test]
+fn handles_dropped_early_harm_nobody() {
+    grid(|mut case, handle| {
+        if case.end == Cancelled {
+            assert!(handle.cancel());
+        }
+        drop(handle);
+        match case.end {
+            Done | Panicked => case.opener.open(),
+            Terminated | TerminatedQueued => case.pool.terminate(),
+            _ => {}
+        }
+        case.leave();
+    });
+}
+
+#[test]
+fn early_callbacks_run_once_before_the_end_is_seen() {
+    grid(|mut case, handle| {
+        let (handle, good, bad) = counted(handle);
+        case.finish(&handle);
+        assert!(eventually(|| handle.ready()));
+        let expected = if case.end == Done { (1, 0) } else { (0, 1) };
+        assert_eq!((good.get(), bad.get()), expected);
+        case.check(handle.get());
+        case.leave();
+        assert_eq!((good.get(), bad.get()), expected);
+    });
+}
+
+#[test]
+fn early_callbacks_have_run_when_get_returns() {
+    grid(|mut case, handle| {
+        let (handle, good, bad) = counted(handle);
+        case.finish(&handle);
+        case.check(handle.get());
+        assert_eq!((good.get(), bad.get()), if case.end == Done { (1, 0) } else { (0, 1) });
+        case.leave();
+    });
+}
+
+#[test]
+fn early_callbacks_run_though_the_handle_is_dropped() {
+    grid(|mut case, handle| {
+        let (handle, good, bad) = counted(handle);
+        if matches!(case.end, TimedOut | TimedOutQueued) {
+            handle.wait();
+        }
+        case.finish(&handle);
+        drop(handle);
+        let expected = if case.end == Done { (1, 0) } else { (0, 1) };
+        case.leave();
+        assert_eq!((good.get(), bad.get()), expected);
+    });
+}
+
+#[test]
+fn late_callbacks_run_at_once_on_the_caller() {
+    grid(|mut case, handle| {
+        case.finish(&handle);
+        handle.wait();
+        let ran_on = Arc::new(Mutex::new(Vec::new()));
+        let note = || {
+            let ran_on = Arc::clone(&ran_on);
+            move || ran_on.lock().unwrap().push(thread::current().id())
+        };
+        let (on_good, on_bad) = (note(), note());
+        let handle = handle.callback(move |_| on_good()).error_callback(move |_| on_bad());
+        assert_eq!(*ran_on.lock().unwrap(), [thread::current().id()]);
+        let (handle, good, bad) = counted(handle);
+        assert_eq!((good.get(), bad.get()), if case.end == Done { (1, 0) } else { (0, 1) });
+        assert!(handle.ready());
+        case.check(handle.get());
+        case.leave();
+    });
+}
+
+#[test]
+fn callbacks_come_too_late_for_what_was_taken() {
+    grid(|mut case, mut handle| {
+        case.finish(&handle);
+        case.check(handle.get_timeout(LONG));
+        let (handle, good, bad) = counted(handle);
+        assert_eq!((good.get(), bad.get()), (0, 0));
+        assert!(handle.ready());
+        case.leave();
+    });
+}
+
+fn poll(handle: &mut Handle, waker: &Waker) -> Poll<Result<Vec<u32>, Error>> {
+    Pin::new(handle).poll(&mut TaskContext::from_waker(waker))
+}
+
+/// Polls as an executor does that was told to poll once: again only after a wake.
+#[track_caller]
+fn poll_when_woken(handle: &mut Handle, waker: &Waker, wakes: &Counter) -> Result<Vec<u32>, Error> {
+    let mut seen = 0;
+    loop {
+        assert!(eventually(|| wakes.get() > seen), "nobody wakes it");
+        // A wake may come before the outcome is to be seen; then there is another.
+        seen = wakes.get();
+        if let Poll::Ready(outcome) = poll(handle, waker) {
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn a_polled_handle_wakes_its_task() {
+    grid(|mut case, mut handle| {
+        let (waker, wakes) = counting_waker();
+        if let Poll::Ready(outcome) = poll(&mut handle, &waker) {
+            assert!(matches!(case.end, Refused | TimedOut | TimedOutQueued));
+            case.check(outcome);
+            return case.leave();
+        }
+        case.finish(&handle);
+        if matches!(case.end, TimedOut | TimedOutQueued) {
+            // No timer wakes a polled handle; the end of its task does, or of those before it.
+            thread::sleep(TIME);
+            case.opener.open();
+            case.held.open();
+        }
+        case.check(poll_when_woken(&mut handle, &waker, &wakes));
+        case.leave();
+    });
+}
+
+#[test]
+fn a_handle_that_is_ready_when_polled_is_ready_at_once() {
+    grid(|mut case, mut handle| {
+        case.finish(&handle);
+        handle.wait();
+        let (waker, _) = counting_waker();
+        match poll(&mut handle, &waker) {
+            Poll::Ready(outcome) => case.check(outcome),
+            Poll::Pending => panic!("it was ready"),
+        }
+        match poll(&mut handle, &waker) {
+            Poll::Ready(outcome) => assert_matches!(outcome, Err(Error::Taken)),
+            Poll::Pending => panic!("it was ready"),
+        }
+        case.leave();
+    });
+}
+
+#[test]
+fn a_polled_handle_may_be_dropped_and_forgets_its_waker() {
+    grid(|mut case, mut handle| {
+        let (waker, _) = counting_waker();
+        let _ = poll(&mut handle, &waker);
+        drop(handle);
+        case.opener.open();
+        case.held.open();
+        case.leave();
+    });
+}
+
+// ---- awaiting ------------------------------------------------------------------------------------
+
+/// The smallest runtime there is.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn handles_can_be_awaited() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let sum = block_on(async {
+                let mut sum = 0;
+                for i in 0..100 {
+                    sum += pool.apply_async(move || i, ()).await?;
+                }
+                let all = pool.map_async(|x: i32| x, 0..100);
+                Ok::<_, Error>(sum + all.await?.into_iter().sum::<i32>())
+            });
+            assert_eq!(sum.unwrap(), 2 * 4950, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn awaiting_ends_with_the_pool() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let result = pool.apply_async(move || gate.pass(), ());
+            opener.wait_for(1);
+            thread::scope(|scope| {
+                scope.spawn(|| assert_matches!(block_on(result), Err(Error::Terminated)));
+                pool.terminate();
+            });
+            opener.open();
+        }
+    });
+}
+
+#[test]
+fn a_task_may_await_on_a_pool_of_one() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = Arc::new(kind.pool());
+            let inner = Arc::clone(&pool);
+            let task = move || block_on(inner.apply_async(|| 5, ())).unwrap() + 1;
+            assert_eq!(pool.apply_async(task, ()).get().unwrap(), 6);
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_last_waker_is_the_one_that_is_woken() {
+    watchdog(20, || {
+        for kind in THREADS {
+            for terminates in [false, true] {
+                let pool = kind.pool();
+                let (gate, mut opener) = gate();
+                let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
+                let (old, _) = counting_waker();
+                let (new, wakes) = counting_waker();
+                assert!(poll(&mut handle, &old).is_pending());
+                assert!(poll(&mut handle, &new).is_pending());
+                match terminates {
+                    true => pool.terminate(),
+                    false => opener.open(),
+                }
+                let outcome = poll_when_woken(&mut handle, &new, &wakes);
+                assert_eq!(outcome.is_err(), terminates, "{kind:?}");
+                opener.open();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_panicking_waker_harms_nobody() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in THREADS {
+            for terminates in [false, true] {
+                let pool = kind.pool();
+                let (gate, mut opener) = gate();
+                let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
+                assert!(poll(&mut handle, &Waker::from(Arc::new(Bomb))).is_pending());
+                opener.wait_for(1);
+                if terminates {
+                    pool.terminate();
+                }
+                opener.open();
+                assert!(eventually(|| handle.ready()));
+                if !terminates {
+                    assert_eq!(handle.get().unwrap(), [7], "{kind:?}");
+                    assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+                }
+            }
+        }
+    });
+}
+
+// ---- values, times and cancelling ----------------------------------------------------------------
+
+#[test]
+fn a_value_is_dropped_with_its_handle_or_as_soon_as_it_is_made() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let drops = Drops::default();
+            let make = drops.clone();
+            let kept = pool.apply_async(move || make.make(1), ());
+            kept.wait();
+            assert_eq!(drops.alive(), 1);
+            drop(kept);
+            drops.assert_each_once();
+
+            let (gate, mut opener) = gate();
+            let make = drops.clone();
+            let gone = pool.apply_async(
+                move || {
+                    gate.pass();
+                    make.make(2)
+                },
+                (),
+            );
+            opener.wait_for(1);
+            drop(gone);
+            opener.open();
+            assert!(eventually(|| drops.made() == 2 && drops.alive() == 0), "{kind:?}");
+            drops.assert_each_once();
+        }
+    });
+}
+
+#[test]
+fn what_a_late_task_returns_is_thrown_away() {
+    watchdog(20, || {
+        for kind in THREADS {
+            for (terminates, verb) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+                let pool = kind.pool();
+                let drops = Drops::default();
+                let (gate, mut opener) = gate();
+                let make = drops.clone();
+                let task = move || {
+                    gate.pass();
+                    make.make(1)
+                };
+                let options = match terminates {
+                    true => pool.chunksize(1),
+                    false => pool.timeout(Duration::from_millis(50)),
+                };
+                let error = match verb {
+                    0 => {
+                        let handle = options.apply_async(task, ());
+                        opener.wait_for(1);
+                        if terminates {
+                            pool.terminate();
+                        }
+                        handle.get().unwrap_err()
+                    }
+                    _ => {
+                        let handle = options.map_async(move |()| task(), vec![()]);
+                        opener.wait_for(1);
+                        if terminates {
+                            pool.terminate();
+                        }
+                        handle.get().unwrap_err()
+                    }
+                };
+                match terminates {
+                    true => assert_matches!(error, Error::Terminated),
+                    false => assert_matches!(error, Error::Timeout),
+                }
+                assert_eq!(drops.made(), 0, "nobody waited for the task");
+                opener.open();
+                pool.close();
+                pool.join().unwrap();
+                assert_eq!(drops.made(), 1);
+                drops.assert_each_once();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_cancelled_call_is_dropped_at_once() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let drops = Drops::default();
+            let (captured, input) = (drops.make(1), drops.make(2));
+            let call =
+                pool.apply_async(move |x: common::Counted| captured.value() + x.value(), (input,));
+            assert!(call.cancel());
+            drops.assert_each_once();
+            let (captured, inputs) = (drops.make(3), vec![drops.make(4), drops.make(5)]);
+            let map = pool.map_async(move |x| captured.value() + x.value(), inputs);
+            assert!(map.cancel());
+            drops.assert_each_once();
+            assert_matches!(call.get(), Err(Error::Cancelled), "{kind:?}");
+            assert_matches!(map.get(), Err(Error::Cancelled), "{kind:?}");
+            opener.open();
+            held.into_iter().for_each(|held| held.get().unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_running_task_hears_that_it_was_cancelled() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (send, began) = unbounded();
+            let task = move |x: u32| {
+                send.send(()).unwrap();
+                while !parpool::is_cancelled() {
+                    thread::yield_now();
+                }
+                x
+            };
+            let call = pool.apply_async(task.clone(), (5,));
+            began.recv().unwrap();
+            assert!(!call.cancel(), "it has begun");
+            assert_eq!(call.get().unwrap(), 5, "{kind:?}: and its value counts");
+
+            let map = pool.map_async(task, vec![1]);
+            began.recv().unwrap();
+            assert!(!map.cancel());
+            assert_eq!(map.get().unwrap(), [1], "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn cancelling_what_has_ended_changes_nothing() {
+    watchdog(10, || {
+        for (kind, pool) in all_pools() {
+            let mut call = pool.apply_async(|| 5, ());
+            call.wait();
+            assert!(!call.cancel(), "{kind:?}");
+            assert_eq!(call.get_timeout(LONG).unwrap(), 5);
+            assert!(!call.cancel());
+            let map = pool.map_async(|x| x + 1, 0..3);
+            map.wait();
+            assert!(!map.cancel(), "{kind:?}");
+            assert_eq!(map.get().unwrap(), [1, 2, 3]);
+            let empty = pool.map_async(|x: i32| x, vec![]);
+            empty.wait();
+            assert!(!empty.cancel());
+            assert_eq!(empty.get().unwrap(), [0; 0]);
+        }
+    });
+}
+
+#[test]
+fn far_times_are_for_ever() {
+    watchdog(10, || {
+        for (_, pool) in all_pools() {
+            assert_eq!(pool.timeout(Duration::MAX).apply(|| 1, ()).unwrap(), 1);
+            let mut result = pool.timeout(Duration::MAX).apply_async(|| 1, ());
+            assert!(result.wait_timeout(Duration::MAX));
+            assert_eq!(result.get_timeout(Duration::MAX).unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_wait_in_a_task_is_over_in_time_too() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            // The awaited task runs elsewhere, so that there is nothing to help with.
+            let other = Pool::new(1).unwrap();
+            let (gate, mut opener) = gate();
+            let mut awaited = other.apply_async(move || gate.pass(), ());
+            opener.wait_for(1);
+            let timeout = Duration::from_millis(20);
+            let start = Instant::now();
+            let timed_out = pool.apply(
+                || {
+                    assert!(!awaited.wait_timeout(timeout));
+                    matches!(awaited.get_timeout(timeout), Err(Error::Timeout))
+                },
+                (),
+            );
+            assert!(timed_out.unwrap(), "{kind:?}");
+            assert!(start.elapsed() >= 2 * timeout);
+            opener.open();
+            awaited.get().unwrap();
+        }
+    });
+}
+
+// ---- callbacks -----------------------------------------------------------------------------------
+
+#[test]
+fn callbacks_run_in_order_and_one_that_panics_stops_no_other() {
+    watchdog(10, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let (send, seen) = unbounded();
+            let say = |what: u32| {
+                let send = send.clone();
+                move |_: &u32| send.send(what).unwrap()
+            };
+            let result = pool
+                .apply_async(move || (gate.pass(), 5).1, ())
+                .callback(say(1))
+                .callback(|_| panic!("{ON_PURPOSE}"))
+                .callback(say(2))
+                .error_callback(|_| panic!("there is no error"))
+                .callback(say(3));
+            opener.open();
+            assert_eq!(result.get().unwrap(), 5);
+            assert_eq!(seen.try_iter().collect::<Vec<_>>(), [1, 2, 3], "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn an_early_callback_runs_on_the_worker_that_made_the_value() {
+    watchdog(10, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let (send, seen) = bounded(1);
+            let task = move || {
+                gate.pass();
+                (thread::current().id(), parpool::current_worker())
+            };
+            let result = pool.apply_async(task, ()).callback(move |_| {
+                send.send((thread::current().id(), parpool::current_worker())).unwrap();
+            });
+            opener.open();
+            assert_eq!(result.get().unwrap(), seen.recv().unwrap(), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn an_error_callback_may_use_the_pool() {
+    watchdog(10, || {
+        for kind in THREADS {
+            let pool = Arc::new(kind.pool());
+            let (gate, mut opener) = gate();
+            let (send, seen) = bounded(1);
+            let inner = Arc::clone(&pool);
+            let result = pool
+                .apply_async(
+                    move || {
+                        gate.pass();
+                        panic!("{ON_PURPOSE}")
+                    },
+                    (),
+                )
+                .error_callback(move |error| {
+                    let again = inner.apply_async(|| 5, ()).get().unwrap();
+                    send.send((error.to_string(), again)).unwrap();
+                });
+            opener.open();
+            panicked::<()>(result.get());
+            assert_eq!(seen.recv().unwrap(), ("the closure panicked: on purpose".into(), 5));
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let (start, began) = bounded::<()>(0);
+            let quick = pool.timeout(Duration::from_millis(200));
+            let result = quick
+                .apply_async(move || began.recv().map_or(5, |()| 5), ())
+                .callback(move |_| gate.pass());
+            // Only now, so that there is a callback when there is a value.
+            drop(start);
+            opener.wait_for(1);
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    result.wait();
+                    result.ready()
+                });
+                // Until the time of the call is over.
+                thread::sleep(Duration::from_millis(250));
+                assert!(!waiter.is_finished(), "{kind:?}: `wait` returned before the callback");
+                opener.open();
+                assert!(waiter.join().unwrap(), "{kind:?}: not ready after `wait`");
+            });
+            assert_eq!(result.get().unwrap(), 5, "the value was there in time");
+        }
+    });
+}
+
+#[test]
+fn a_serial_pool_has_its_results_at_once() {
+    watchdog(10, || {
+        let pool = Kind::Serial.pool();
+        let (mut good, on_good, _) = counted(pool.map_async(|x| x, vec![7]));
+        assert!(good.ready() && on_good.get() == 1);
+        assert!(good.successful().unwrap());
+        assert_eq!(good.get_timeout(Duration::ZERO).unwrap(), [7]);
+        assert_matches!(good.get(), Err(Error::Taken));
+
+        let (bad, _, on_bad) = counted(pool.map_async(|_| panic!("{ON_PURPOSE}"), vec![7]));
+        assert!(bad.ready() && on_bad.get() == 1);
+        assert!(!bad.successful().unwrap());
+        assert_eq!(panicked(bad.get()), (Some(0), ON_PURPOSE.to_owned()));
+
+        pool.terminate();
+        let (refused, _, on_bad) = counted(pool.map_async(|x| x, vec![7]));
+        assert!(refused.ready() && on_bad.get() == 1);
+        assert_matches!(refused.get(), Err(Error::NotRunning));
+    });
+}
+
+#[test]
+fn handles_outlive_their_pool() {
+    watchdog(10, || {
+        for kind in LASTING.into_iter().chain([Kind::Replaced(2, 1), Kind::Serial]) {
+            let pool = kind.pool();
+            let calls: Vec<_> = (0..10).map(|i| pool.apply_async(move || i, ())).collect();
+            let map = pool.map_async(|x| x, 0..10);
+            drop(pool);
+            for (call, i) in calls.into_iter().zip(0..) {
+                assert_eq!(call.get().unwrap(), i, "{kind:?}");
+            }
+            assert_eq!(map.get().unwrap().len(), 10);
+        }
+    });
+}

@@ -1,0 +1,850 @@
+//! The workers: who they are, what they keep, how they are replaced, and rayon code on them.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use parpool::{AsyncResult, Context, Error, Pool, WorkerId, WorkerLocal, current_worker};
+use rayon::prelude::*;
+
+use common::{
+    ALL, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
+    eventually, gate, hold, live_threads, message, panicked, watchdog,
+};
+
+// ---- who runs this -------------------------------------------------------------------------------
+
+#[test]
+fn outside_of_every_pool_there_is_no_worker() {
+    assert_eq!(current_worker(), None);
+    let _pool = Pool::new(1).unwrap();
+    assert_eq!(current_worker(), None);
+    assert!(!parpool::is_cancelled());
+}
+
+#[test]
+fn every_task_knows_its_worker() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let here = thread::current().id();
+            let who = || (current_worker().expect("a worker runs it"), thread::current().id());
+            let mut seen = pool.map(|_| who(), 0..100).unwrap();
+            seen.extend(pool.map_async(move |_| who(), 0..100).get().unwrap());
+            seen.push(pool.apply(who, ()).unwrap());
+            seen.push(pool.apply_async(who, ()).get().unwrap());
+            seen.push(pool.install(who).unwrap());
+            let mut threads = HashMap::<WorkerId, ThreadId>::new();
+            for (worker, thread) in seen {
+                assert!(worker.index() < kind.workers(), "{kind:?}: {worker:?}");
+                if kind == Kind::Serial {
+                    assert_eq!((worker.index(), thread), (0, here));
+                }
+                // One thread each, as long as it is that worker.
+                assert_eq!(*threads.entry(worker).or_insert(thread), thread, "{kind:?}");
+            }
+            if !matches!(kind, Kind::Replaced(..)) {
+                assert!(threads.keys().all(|worker| worker.generation() == 0));
+            }
+            assert_eq!(current_worker(), None, "{kind:?}: it is over");
+        }
+    });
+}
+
+#[test]
+fn all_workers_take_part() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let calls: Vec<_> = (0..kind.workers())
+                .map(|_| {
+                    let gate = gate.clone();
+                    pool.apply_async(move || (gate.pass(), current_worker().unwrap().index()).1, ())
+                })
+                .collect();
+            opener.wait_for(kind.workers());
+            opener.open();
+            let workers: HashSet<_> = calls.into_iter().map(|call| call.get().unwrap()).collect();
+            assert_eq!(workers.len(), kind.workers());
+        }
+    });
+}
+
+#[test]
+fn a_pool_in_a_task_of_another_has_workers_of_its_own() {
+    watchdog(20, || {
+        for (outer, inner) in ALL.into_iter().flat_map(|outer| ALL.map(|inner| (outer, inner))) {
+            let (outer, inner) = (outer.pool(), inner.pool());
+            let ran = outer.apply(
+                || {
+                    let before = current_worker();
+                    let within = inner.map(|_| current_worker().unwrap(), 0..4).unwrap();
+                    assert_eq!(current_worker(), before);
+                    within
+                },
+                (),
+            );
+            assert!(ran.unwrap().iter().all(|worker| worker.index() < inner.processes()));
+        }
+    });
+}
+
+#[test]
+fn callbacks_and_initializers_know_their_worker() {
+    watchdog(20, || {
+        for kind in ALL {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let note = Arc::clone(&seen);
+            let initializer = move || note.lock().unwrap().push(current_worker().unwrap().index());
+            let pool = kind.builder().initializer(initializer, ()).build().unwrap();
+            let mut indices = seen.lock().unwrap().clone();
+            indices.sort();
+            assert!(indices.into_iter().eq(0..kind.workers()), "{kind:?}");
+            if kind == Kind::Serial {
+                continue;
+            }
+            let (gate, mut opener) = gate();
+            let (send, worker) = bounded(1);
+            let call = pool
+                .apply_async(move || (gate.pass(), current_worker()).1, ())
+                .callback(move |_| send.send(current_worker()).unwrap());
+            opener.open();
+            assert_eq!(call.get().unwrap(), worker.recv().unwrap());
+        }
+    });
+}
+
+// ---- initializers --------------------------------------------------------------------------------
+
+#[test]
+fn an_initializer_gets_a_clone_of_its_arguments() {
+    watchdog(20, || {
+        for kind in ALL {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let note = Arc::clone(&seen);
+            // `Cell` is not `Sync`, and needs not be.
+            let initializer = move |name: String, number: Cell<u32>| {
+                note.lock().unwrap().push((name, number.replace(0)));
+            };
+            let initargs = (String::from("x"), Cell::new(7));
+            let pool = kind.builder().initializer(initializer, initargs).build().unwrap();
+            pool.map(|x| x + 1, 0..20).unwrap();
+            let seen = seen.lock().unwrap();
+            assert!(seen.len() >= kind.workers());
+            assert!(seen.iter().all(|seen| *seen == (String::from("x"), 7)), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn an_initializer_may_return_a_result() {
+    watchdog(20, || {
+        for kind in ALL {
+            let fine = |n: i32| u8::try_from(n).map(|_| "ignored");
+            drop(kind.builder().initializer(fine, (200,)).build().unwrap());
+            let error = kind.named("init").initializer(fine, (300,)).build().unwrap_err();
+            let Error::Initializer(inner) = error else { panic!("{kind:?}: {error:?}") };
+            assert!(inner.is::<std::num::TryFromIntError>(), "its own type");
+            assert_no_threads("init");
+        }
+    });
+}
+
+#[test]
+fn the_panic_of_an_initializer_keeps_its_payload() {
+    watchdog(20, || {
+        for kind in ALL {
+            let initializer = || assert!(parpool::is_cancelled(), "{ON_PURPOSE}");
+            let error = kind.builder().initializer(initializer, ()).build().unwrap_err();
+            let Error::Initializer(inner) = error else { panic!("{kind:?}: {error:?}") };
+            let panic = inner.downcast_ref::<parpool::Panic>().expect("a panic");
+            assert_eq!((panic.index(), &*panic.message()), (None, ON_PURPOSE));
+        }
+    });
+}
+
+#[test]
+fn an_initializer_that_fails_later_ends_the_pool_and_everybody_hears_why() {
+    watchdog(30, || {
+        for (kind, panics) in [Kind::Replaced(1, 2), Kind::Replaced(3, 2)]
+            .into_iter()
+            .flat_map(|kind| [false, true].map(|panics| (kind, panics)))
+        {
+            let initializer = move || match current_worker() {
+                Some(worker) if worker.generation() == 0 => Ok(()),
+                _ if panics => panic!("{ON_PURPOSE}"),
+                _ => Err("no luck"),
+            };
+            let pool = kind.named("later").initializer(initializer, ()).build().unwrap();
+            let (gate, mut opener) = gate();
+            let calls: Vec<_> = (0..100)
+                .map(|_| {
+                    let gate = gate.clone();
+                    pool.apply_async(move || gate.pass(), ())
+                })
+                .collect();
+            let map = pool.map_async(|x| x, 0..10);
+            opener.open();
+            let is_why = |error: &Error| matches!(error, Error::Initializer(_));
+            let mut done = 0;
+            for call in calls {
+                match call.get() {
+                    Ok(()) => done += 1,
+                    Err(error) => assert!(is_why(&error), "{kind:?}: {error:?}"),
+                }
+            }
+            assert!(done <= 2 * kind.workers(), "{done} done by the first workers");
+            assert!(is_why(&map.get().unwrap_err()));
+            // New calls are refused with it.
+            assert!(is_why(&pool.apply(|| (), ()).unwrap_err()), "{kind:?}");
+            assert!(is_why(&pool.map(|x| x, 0..3).unwrap_err()), "{kind:?}");
+            assert!(is_why(&pool.apply_async(|| (), ()).get().unwrap_err()), "{kind:?}");
+            assert!(is_why(&pool.map_async(|x| x, 0..3).get().unwrap_err()), "{kind:?}");
+            pool.join().unwrap();
+            assert_no_threads("later");
+        }
+    });
+}
+
+#[test]
+fn an_initializer_that_fails_later_wakes_who_waits() {
+    watchdog(30, || {
+        for _ in 0..20 {
+            let initializer = || match current_worker() {
+                Some(worker) if worker.generation() < 3 => Ok(()),
+                _ => Err("no luck"),
+            };
+            let pool = Kind::Replaced(2, 1).builder().initializer(initializer, ()).build();
+            let pool = pool.unwrap();
+            thread::scope(|scope| {
+                for i in 0..4 {
+                    let pool = &pool;
+                    scope.spawn(move || {
+                        let error = loop {
+                            let result = match i {
+                                0 => pool.apply(|| (), ()),
+                                1 => pool.map(|x| x, 0..10).map(drop),
+                                2 => pool.map_async(|x| x, 0..10).get().map(drop),
+                                _ => pool.apply_async(|| (), ()).get(),
+                            };
+                            if let Err(error) = result {
+                                break error;
+                            }
+                        };
+                        assert_matches!(error, Error::Initializer(_));
+                    });
+                }
+            });
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_initializer_that_fails_later_ends_a_serial_pool_too() {
+    watchdog(10, || {
+        let initializer = || match current_worker() {
+            Some(worker) if worker.generation() == 0 => Ok(()),
+            _ => Err("no luck"),
+        };
+        let builder = Kind::Serial.builder().max_tasks_per_child(2);
+        let pool = builder.initializer(initializer, ()).build().unwrap();
+        assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+        let second = pool.apply_async(|| 2, ());
+        assert_matches!(pool.apply(|| 3, ()), Err(Error::Initializer(_)));
+        assert_matches!(second.get(), Ok(2) | Err(Error::Initializer(_)));
+        pool.join().unwrap();
+    });
+}
+
+// ---- replacement ---------------------------------------------------------------------------------
+
+/// Counts threads from the first task that touches it until the thread's end.
+struct Alive(Crowd);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // A moment in which the successor would be seen, were it there.
+        thread::sleep(Duration::from_millis(1));
+        self.0.leave();
+    }
+}
+
+thread_local! {
+    static ALIVE: RefCell<Option<Alive>> = const { RefCell::new(None) };
+}
+
+fn touch(crowd: &Crowd) -> ThreadId {
+    ALIVE.with_borrow_mut(|alive| {
+        alive.get_or_insert_with(|| {
+            crowd.enter();
+            Alive(crowd.clone())
+        });
+    });
+    thread::current().id()
+}
+
+#[test]
+fn a_new_worker_is_a_new_thread_and_comes_after_the_old_one_is_gone() {
+    watchdog(30, || {
+        for workers in [1, 3] {
+            let pool = Kind::Replaced(workers, 2).named("fresh").build().unwrap();
+            let crowd = Crowd::default();
+            let calls: Vec<_> = (0..60)
+                .map(|_| {
+                    let crowd = crowd.clone();
+                    pool.apply_async(move || (touch(&crowd), current_worker().unwrap()), ())
+                })
+                .collect();
+            let mut threads = BTreeMap::new();
+            for call in calls {
+                let (thread, worker) = call.get().unwrap();
+                let key = (worker.index(), worker.generation());
+                assert_eq!(*threads.entry(key).or_insert(thread), thread);
+            }
+            let distinct: HashSet<_> = threads.values().collect();
+            assert_eq!(distinct.len(), threads.len(), "each is a thread of its own");
+            assert!(threads.len() >= 30);
+            pool.close();
+            pool.join().unwrap();
+            assert_eq!(crowd.now(), 0, "the thread-locals of all are destroyed");
+            assert!(crowd.most() <= workers, "{} at once", crowd.most());
+            assert_no_threads("fresh");
+        }
+    });
+}
+
+#[test]
+fn chunks_of_maps_are_tasks_too() {
+    watchdog(30, || {
+        for (workers, tasks) in [(1, 1), (1, 3), (3, 2)] {
+            for verb in ["map", "try_map", "starmap", "map_async", "starmap_async"] {
+                let pool = Kind::Replaced(workers, tasks).pool();
+                let options = pool.chunksize(5);
+                let who = |_: usize| current_worker().unwrap();
+                let items = 0..63_usize;
+                let ran = match verb {
+                    "map" => options.map(who, items),
+                    "try_map" => Ok(options.try_map(|i| Ok::<_, ()>(who(i)), items).unwrap()),
+                    "starmap" => options.starmap(who, items.map(|i| (i,))),
+                    "map_async" => options.map_async(who, items).get(),
+                    _ => options.starmap_async(who, items.map(|i| (i,))).get(),
+                };
+                let mut chunks = BTreeMap::<_, usize>::new();
+                for chunk in ran.unwrap().chunks(5) {
+                    assert!(chunk.iter().all(|worker| *worker == chunk[0]), "{verb}: {chunk:?}");
+                    *chunks.entry((chunk[0].index(), chunk[0].generation())).or_default() += 1;
+                }
+                for ((index, generation), count) in &chunks {
+                    let last = !chunks.contains_key(&(*index, generation + 1));
+                    assert!(*count == tasks || last && *count < tasks, "{verb}: {chunks:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn thread_locals_and_worker_locals_start_anew() {
+    thread_local! {
+        static HOARD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    }
+
+    watchdog(20, || {
+        for workers in [1, 3] {
+            let pool = Kind::Replaced(workers, 3).pool();
+            let local = Arc::new(WorkerLocal::new(Vec::new));
+            let calls: Vec<_> = (0..90)
+                .map(|i| {
+                    let local = Arc::clone(&local);
+                    let task = move || {
+                        let hoarded = HOARD.with_borrow_mut(|hoard| {
+                            hoard.push(i);
+                            hoard.len()
+                        });
+                        let kept = local.with(|kept: &mut Vec<usize>| {
+                            kept.push(i);
+                            kept.len()
+                        });
+                        (hoarded, kept)
+                    };
+                    pool.apply_async(task, ())
+                })
+                .collect();
+            for call in calls {
+                let (hoarded, kept) = call.get().unwrap();
+                assert!((1..=3).contains(&hoarded));
+                assert_eq!(kept, hoarded);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_task_that_panics_counts_and_is_replaced_like_any_other() {
+    watchdog(20, || {
+        let pool = Kind::Replaced(1, 2).pool();
+        let generations: Vec<_> = (0..6)
+            .map(|i| {
+                let seen = Counter::default();
+                let note = seen.clone();
+                let result = pool.apply(
+                    move || {
+                        (0..current_worker().unwrap().generation()).for_each(|_| note.add());
+                        assert!(i % 2 == 0, "{ON_PURPOSE}");
+                    },
+                    (),
+                );
+                assert_eq!(result.is_ok(), i % 2 == 0);
+                seen.get()
+            })
+            .collect();
+        assert_eq!(generations, [0, 0, 1, 1, 2, 2]);
+    });
+}
+
+#[test]
+fn a_serial_pool_replaces_its_state() {
+    watchdog(10, || {
+        let runs = Counter::default();
+        let count = runs.clone();
+        let builder = Kind::Serial.builder().max_tasks_per_child(2);
+        let pool = builder.initializer(move || count.add(), ()).build().unwrap();
+        let local = WorkerLocal::new(|| 0);
+        let uses = (0..6).map(|_| {
+            pool.apply(
+                || {
+                    local.with(|uses| *uses += 1);
+                    (current_worker().unwrap().generation(), local.with(|uses| *uses))
+                },
+                (),
+            )
+        });
+        let uses: Vec<_> = uses.map(Result::unwrap).collect();
+        assert_eq!(uses, [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]);
+        assert_eq!(runs.get(), 4);
+        let generations = pool.chunksize(1).map(|_| current_worker().unwrap().generation(), 0..4);
+        assert_eq!(generations.unwrap(), [3, 3, 4, 4]);
+    });
+}
+
+#[test]
+fn the_census_finds_threads_by_name() {
+    if live_threads("census").is_none() {
+        return;
+    }
+    let named = || Pool::builder().processes(2).context(Context::threads().name("census")).build();
+    let (one, two) = (named().unwrap(), named().unwrap());
+    assert!(eventually(|| live_threads("census") == Some(4)));
+    drop(one);
+    assert!(eventually(|| live_threads("census") == Some(2)));
+    drop(two);
+    assert_no_threads("census");
+}
+
+// ---- state of workers ----------------------------------------------------------------------------
+
+#[test]
+fn a_worker_local_is_built_once_for_each_worker() {
+    watchdog(20, || {
+        for kind in LASTING.into_iter().chain([Kind::Serial]) {
+            let pool = kind.pool();
+            let built = Counter::default();
+            let count = built.clone();
+            let local = WorkerLocal::new(move || (count.add(), current_worker(), 0).2);
+            assert_eq!(built.get(), 0, "not before it is used");
+            pool.map(|_| local.with(|uses| *uses += 1), 0..1000).unwrap();
+            assert!((1..=kind.workers()).contains(&built.get()), "{kind:?}");
+            let values = local.into_inner();
+            assert_eq!(values.len(), built.get());
+            assert_eq!(values.into_iter().sum::<i32>(), 1000, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_worker_local_belongs_to_its_worker() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = kind.pool();
+            let local = WorkerLocal::new(|| (current_worker(), thread::current().id()));
+            let who = || {
+                let owner = local.with(|owner| *owner);
+                assert_eq!(owner, (current_worker(), thread::current().id()));
+            };
+            pool.map(|_| who(), 0..100).unwrap();
+            for _ in 0..20 {
+                pool.apply(who, ()).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_task_on_top_of_another_has_a_value_of_its_own() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = Arc::new(kind.pool());
+            // True while somebody uses it.
+            let local = Arc::new(WorkerLocal::new(|| (false, 0)));
+            fn nest(
+                pool: &Arc<Pool>,
+                local: &Arc<WorkerLocal<(bool, usize)>>,
+                depth: usize,
+            ) -> usize {
+                local.with(|value| {
+                    assert!(!value.0, "another task uses it");
+                    value.0 = true;
+                    value.1 += 1;
+                    let below: usize = if depth == 0 {
+                        0
+                    } else {
+                        let (inner, same) = (Arc::clone(pool), Arc::clone(local));
+                        let call = pool.apply_async(move || nest(&inner, &same, depth - 1), ());
+                        let map = pool.map(|_| nest(pool, local, depth - 1), 0..2).unwrap();
+                        call.get().unwrap() + map.into_iter().sum::<usize>()
+                    };
+                    assert!(value.0);
+                    value.0 = false;
+                    1 + below
+                })
+            }
+            let (inner, same) = (Arc::clone(&pool), Arc::clone(&local));
+            let calls: Vec<_> = (0..20)
+                .map(|_| {
+                    let (pool, local) = (Arc::clone(&inner), Arc::clone(&same));
+                    inner.apply_async(move || nest(&pool, &local, 3), ())
+                })
+                .collect();
+            drop((inner, same));
+            let uses: usize = calls.into_iter().map(|call| call.get().unwrap()).sum();
+            assert_eq!(uses, 20 * (1 + 3 + 9 + 27), "{kind:?}");
+            pool.close();
+            pool.join().unwrap();
+            drop(pool);
+            assert!(eventually(|| Arc::strong_count(&local) == 1), "{kind:?}");
+            let values = Arc::into_inner(local).unwrap().into_inner();
+            assert!(values.iter().all(|value| !value.0));
+            if !matches!(kind, Kind::Replaced(..)) {
+                assert_eq!(values.iter().map(|value| value.1).sum::<usize>(), uses, "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn rayon_code_in_a_task_does_not_see_values_that_are_lent() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = kind.pool();
+            let local = WorkerLocal::new(|| false);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        pool.map(
+                            |_| {
+                                local.with(|used| {
+                                    assert!(!std::mem::replace(used, true));
+                                    (0..64).into_par_iter().for_each(|_| {
+                                        std::hint::black_box(0);
+                                    });
+                                    *used = false;
+                                });
+                            },
+                            0..50,
+                        )
+                        .unwrap();
+                    });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
+    struct Owned(WorkerId, ThreadId, Arc<Mutex<Vec<(WorkerId, bool)>>>);
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            let same = thread::current().id() == self.1 && current_worker() == Some(self.0);
+            self.2.lock().unwrap().push((self.0, same));
+        }
+    }
+
+    watchdog(20, || {
+        for workers in [1, 3] {
+            let pool = Kind::Replaced(workers, 1).pool();
+            let dropped = Arc::new(Mutex::new(Vec::new()));
+            let note = Arc::clone(&dropped);
+            let local = WorkerLocal::new(move || {
+                Owned(current_worker().unwrap(), thread::current().id(), Arc::clone(&note))
+            });
+            let used: Vec<_> =
+                (0..20).map(|_| pool.apply(|| local.with(|owned| owned.0), ()).unwrap()).collect();
+            pool.close();
+            pool.join().unwrap();
+            let dropped = dropped.lock().unwrap();
+            assert_eq!(dropped.len(), 20);
+            for (owner, same) in &*dropped {
+                assert!(same, "{owner:?}: dropped elsewhere");
+                assert!(used.contains(owner));
+            }
+        }
+    });
+}
+
+#[test]
+fn worker_locals_outlive_a_pool_that_keeps_its_workers() {
+    watchdog(20, || {
+        for kind in LASTING {
+            let drops = Drops::default();
+            let make = drops.clone();
+            let local = WorkerLocal::new(move || make.make(1));
+            let pool = kind.pool();
+            pool.map(|_| local.with(|_| ()), 0..100).unwrap();
+            drop(pool);
+            assert_eq!(drops.alive(), drops.made());
+            let values = local.into_inner();
+            assert_eq!(values.len(), drops.made());
+            drop(values);
+            drops.assert_each_once();
+        }
+    });
+}
+
+#[test]
+fn a_panicking_use_drops_its_value_and_the_next_builds_another() {
+    watchdog(20, || {
+        for kind in ALL {
+            let drops = Drops::default();
+            let make = drops.clone();
+            let local = WorkerLocal::new(move || (make.make(0), 0));
+            let pool = kind.pool();
+            let use_it = |panics: bool| {
+                pool.apply(
+                    || {
+                        local.with(|(_, uses)| {
+                            assert_eq!(*uses, 0);
+                            *uses += 1;
+                            assert!(!panics, "{ON_PURPOSE}");
+                            *uses -= 1;
+                        });
+                    },
+                    (),
+                )
+            };
+            for i in 0..20 {
+                let panics = i % 3 == 1;
+                assert_eq!(use_it(panics).is_err(), panics, "{kind:?}");
+            }
+            assert!(drops.made() >= 2);
+            drop(pool);
+            drop(local);
+            drops.assert_each_once();
+        }
+    });
+}
+
+#[test]
+fn a_value_that_cannot_be_built_is_the_panic_of_the_task() {
+    watchdog(20, || {
+        for kind in ALL {
+            let tries = Counter::default();
+            let count = tries.clone();
+            let local = WorkerLocal::new(move || {
+                assert!(count.next() >= 3, "{ON_PURPOSE}");
+                7
+            });
+            let pool = kind.pool();
+            for _ in 0..3 {
+                let error = pool.map(|_| local.with(|value| *value), 0..1);
+                assert_eq!(panicked(error), (Some(0), ON_PURPOSE.to_owned()));
+            }
+            assert_eq!(pool.map(|_| local.with(|value| *value), 0..3).unwrap(), [7; 3], "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_value_whose_drop_panics_does_not_stop_replacement() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(20, || {
+        let pool = Kind::Replaced(2, 1).pool();
+        let local = WorkerLocal::new(|| Bomb);
+        for i in 0..20 {
+            assert_eq!(pool.apply(|| local.with(|_| i), ()).unwrap(), i);
+        }
+        pool.close();
+        pool.join().unwrap();
+        assert_eq!(local.into_inner().len(), 0);
+    });
+}
+
+#[test]
+fn threads_outside_and_many_pools_may_share_one() {
+    watchdog(20, || {
+        let local = WorkerLocal::new(|| 0);
+        local.with(|uses| *uses += 1);
+        for (_, pool) in all_pools() {
+            pool.map(|_| local.with(|uses| *uses += 1), 0..10).unwrap();
+        }
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| local.with(|uses| *uses += 1));
+            }
+        });
+        let caught = catch_unwind(AssertUnwindSafe(|| local.with(|_| panic!("{ON_PURPOSE}"))));
+        assert_eq!(message(&*caught.unwrap_err()), ON_PURPOSE);
+        local.with(|uses| *uses += 1);
+        // Uses by workers that were replaced, and those before the panic, may be lost.
+        assert!(local.into_inner().into_iter().sum::<i32>() >= 31);
+    });
+}
+
+#[test]
+fn a_worker_local_may_go_before_the_pool() {
+    watchdog(20, || {
+        let drops = Drops::default();
+        let pool = Kind::Replaced(2, 3).pool();
+        for _ in 0..10 {
+            let make = drops.clone();
+            let local = WorkerLocal::new(move || make.make(1));
+            pool.map(|_| local.with(|_| ()), 0..10).unwrap();
+        }
+        drops.assert_each_once();
+        assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+    });
+}
+
+// ---- rayon ---------------------------------------------------------------------------------------
+
+#[test]
+fn install_runs_rayon_code_on_the_workers() {
+    watchdog(20, || {
+        for kind in LASTING {
+            let pool = kind.pool();
+            let xs: Vec<u64> = (0..10_000).collect();
+            let workers = pool
+                .install(|| {
+                    assert_eq!(rayon::current_num_threads(), kind.workers());
+                    let workers = xs.par_iter().map(|_| current_worker().unwrap().index());
+                    workers.collect::<HashSet<_>>()
+                })
+                .unwrap();
+            assert!(workers.iter().all(|index| *index < kind.workers()));
+            let (a, b) = pool.install(|| rayon::join(|| 1, || 2)).unwrap();
+            assert_eq!((a, b), (1, 2));
+            assert_eq!(pool.install(|| xs.par_iter().sum::<u64>()).unwrap(), 49_995_000);
+        }
+        for kind in [Kind::Replaced(3, 2), Kind::Serial] {
+            let pool = kind.pool();
+            assert_eq!(pool.install(|| (0..100).into_par_iter().sum::<u64>()).unwrap(), 4950);
+        }
+    });
+}
+
+#[test]
+fn install_comes_before_what_waits_from_outside() {
+    watchdog(20, || {
+        let pool = Pool::new(1).unwrap();
+        let (mut opener, held) = hold(&pool, 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&order);
+        let calls: Vec<_> = (0..5)
+            .map(|i| {
+                let note = Arc::clone(&note);
+                pool.apply_async(move || note.lock().unwrap().push(i), ())
+            })
+            .collect();
+        thread::scope(|scope| {
+            scope.spawn(|| pool.install(|| order.lock().unwrap().push(99)).unwrap());
+            // It is queued for sure only when it has had the time for it.
+            thread::sleep(Duration::from_millis(100));
+            opener.open();
+        });
+        calls.into_iter().for_each(|call| call.get().unwrap());
+        held.into_iter().for_each(|held| held.get().unwrap());
+        assert_eq!(*order.lock().unwrap(), [99, 0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn install_in_a_task_runs_there_and_then() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = kind.pool();
+            let same = pool.apply(
+                || {
+                    let here = thread::current().id();
+                    pool.install(|| thread::current().id()).unwrap() == here
+                },
+                (),
+            );
+            assert!(same.unwrap(), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_install_is_an_error() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let result = pool.install(|| {
+                (0..100).into_par_iter().for_each(|i| assert_ne!(i, 50, "{ON_PURPOSE}"));
+            });
+            assert!(panicked(result).1.contains(ON_PURPOSE), "{kind:?}");
+            // One that nobody waits for aborts the process on a pool of bare rayon.
+            let quiet = pool.install(|| {
+                if kind != Kind::Serial {
+                    rayon::spawn(|| panic!("{ON_PURPOSE}"));
+                }
+            });
+            quiet.unwrap();
+            assert_eq!(pool.apply(|| 5, ()).unwrap(), 5);
+        }
+    });
+}
+
+#[test]
+fn rayon_code_in_tasks_while_many_handles_are_queued() {
+    watchdog(40, || {
+        for kind in LASTING.into_iter().chain([Kind::Lasting(2), Kind::Replaced(2, 50)]) {
+            let pool = Arc::new(kind.pool());
+            let calls: Vec<AsyncResult<u64>> = (0..2000_u64)
+                .map(|i| {
+                    let inner = Arc::clone(&pool);
+                    let task = move || match i % 20 {
+                        0 => (0..1000_u64).into_par_iter().map(|x| x % 7).sum(),
+                        1 => inner.map(|x| x % 7, 0..1000_u64).unwrap().into_iter().sum(),
+                        2 => inner.install(|| rayon::join(|| 1, || 2)).map(|(a, b)| a + b).unwrap(),
+                        _ => i,
+                    };
+                    pool.apply_async(task, ())
+                })
+                .collect();
+            let serial = (0..1000_u64).map(|x| x % 7).sum::<u64>();
+            for (call, i) in calls.into_iter().zip(0..) {
+                let expected = match i % 20 {
+                    0 | 1 => serial,
+                    2 => 3,
+                    _ => i,
+                };
+                assert_eq!(call.get().unwrap(), expected, "{kind:?}");
+            }
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
