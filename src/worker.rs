@@ -88,6 +88,8 @@ impl Worker {
         let locals = std::mem::take(&mut *lock(&self.locals));
         for locals in locals.iter().filter_map(Weak::upgrade) {
             locals.drop_values(self);
+            // It may be the last reference by now, and then drops a closure of the user's.
+            discard(locals);
         }
     }
 

@@ -134,7 +134,20 @@ impl<S: Send + 'static> WorkerLocal<S> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn into_inner(self) -> Vec<S> {
-        let tables = self.inner.shards.iter().map(|shard| std::mem::take(&mut *lock(shard)));
+        self.inner.take()
+    }
+}
+
+/// Not left to the last reference: a worker that is being replaced may have that for a moment.
+impl<S> Drop for WorkerLocal<S> {
+    fn drop(&mut self) {
+        drop(self.inner.take());
+    }
+}
+
+impl<S> Inner<S> {
+    fn take(&self) -> Vec<S> {
+        let tables = self.shards.iter().map(|shard| std::mem::take(&mut *lock(shard)));
         tables.flat_map(HashMap::into_values).flatten().collect()
     }
 }

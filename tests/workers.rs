@@ -716,14 +716,47 @@ fn threads_outside_and_many_pools_may_share_one() {
 #[test]
 fn a_worker_local_may_go_before_the_pool() {
     watchdog(20, || {
-        let drops = Drops::default();
-        let pool = Kind::Replaced(2, 3).pool();
-        for _ in 0..10 {
-            let make = drops.clone();
-            let local = WorkerLocal::new(move || make.make(1));
-            pool.map(|_| local.with(|_| ()), 0..10).unwrap();
+        for (kind, pool) in all_pools() {
+            let drops = Drops::default();
+            for _ in 0..10 {
+                let make = drops.clone();
+                let local = WorkerLocal::new(move || make.make(1));
+                pool.map(|_| local.with(|_| ()), 0..10).unwrap();
+                drop(local);
+                if !matches!(kind, Kind::Replaced(..)) {
+                    drops.assert_each_once();
+                }
+            }
+            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+            // A worker that is being replaced drops its values itself, maybe later than the local.
+            pool.close();
+            pool.join().unwrap();
+            drops.assert_each_once();
         }
-        drops.assert_each_once();
+    });
+}
+
+/// A worker that drops its values has a reference to what made them, and it may be the last.
+#[test]
+fn a_worker_local_whose_maker_panics_when_dropped_harms_no_worker() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            // On the worker only: what the owner drops is the owner's panic.
+            assert!(current_worker().is_none(), "{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(60, || {
+        let pool = Kind::Replaced(2, 3).pool();
+        for _ in 0..200 {
+            let bomb = Bomb;
+            let local = WorkerLocal::new(move || {
+                let _in_the_closure = &bomb;
+            });
+            pool.map(|_| local.with(|()| ()), 0..10).unwrap();
+        }
         assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
     });
 }
