@@ -53,6 +53,26 @@ where
     global()?.map(f, items)
 }
 
+/// [`Pool::map_into`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::map_into`] and [`global`].
+///
+/// ```
+/// let mut squares = Vec::new();
+/// parpool::map_into(|x| x * x, 0..4, &mut squares)?;
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn map_into<M, I, F, R>(f: F, items: I, out: &mut Vec<R>) -> Result<(), Error>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> R + Sync,
+    R: Send,
+{
+    global().inspect_err(|_| out.clear())?.map_into(f, items, out)
+}
+
 /// [`Pool::starmap`] on the [`global`] pool.
 ///
 /// # Errors

@@ -27,6 +27,7 @@
 //! | | returns | |
 //! |---|---|---|
 //! | [`map`](Pool::map) | `Result<Vec<R>, Error>` | `f` of each item, in order |
+//! | [`map_into`](Pool::map_into) | `Result<(), Error>` | the same into a `Vec` that is there |
 //! | [`starmap`](Pool::starmap) | `Result<Vec<R>, Error>` | `f(a, b, …)` of each tuple, in order |
 //! | [`try_map`](Pool::try_map) | `Result<Vec<R>, TryError<E>>` | `f` may fail; the first error |
 //! | [`apply`](Pool::apply) | `Result<R, Error>` | one call |
@@ -208,7 +209,9 @@ mod workers;
 pub use builder::{Builder, InitializerOutput};
 pub use context::Context;
 pub use error::{Error, TryError};
-pub use global::{apply, apply_async, global, map, map_async, starmap, starmap_async, try_map};
+pub use global::{
+    apply, apply_async, global, map, map_async, map_into, starmap, starmap_async, try_map,
+};
 pub use imap::Imap;
 pub use iterable::{Collection, Iterable, Parallel, Sequential};
 pub use options::Options;

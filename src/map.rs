@@ -23,35 +23,58 @@ where
     R: Send,
     E: Send,
 {
+    let mut out = Vec::new();
+    map_into(order, f, items, &mut out)?;
+    Ok(out)
+}
+
+/// The same into the memory of `out`, which is empty after an error.
+pub(crate) fn map_into<M, I, F, R, E>(
+    order: &Order<'_>,
+    f: F,
+    items: I,
+    out: &mut Vec<R>,
+) -> Result<(), TryError<E>>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> Result<R, E> + Sync,
+    R: Send,
+    E: Send,
+{
+    out.clear();
     order.workers.admit()?;
     let terms = Terms::of_blocking(order.workers, order.deadline);
-    items.accept(Start { order, f, terms })
+    items.accept(Start { order, f, terms, out })
 }
 
 /// Sets up the engine for either kind of input.
-struct Start<'o, 'w, F> {
+struct Start<'o, 'w, F, R> {
     order: &'o Order<'w>,
     f: F,
     terms: Arc<Terms>,
+    out: &'o mut Vec<R>,
 }
 
-impl<T, R, E, F> Visitor<T> for Start<'_, '_, F>
+impl<T, R, E, F> Visitor<T> for Start<'_, '_, F, R>
 where
     T: Send,
     R: Send,
     E: Send,
     F: Fn(T) -> Result<R, E> + Sync,
 {
-    type Output = Result<Vec<R>, TryError<E>>;
+    type Output = Result<(), TryError<E>>;
 
     fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output {
         let len = items.len();
         let cut = self.cut(Some(len));
-        let (results, rest) = raw::fill(Vec::with_capacity(len), len, |slots| {
-            let start = self;
-            items.with_producer(WithProducer { start, cut, slots })
+        let Start { order, f, terms, out } = self;
+        let mut buffer = std::mem::take(out);
+        buffer.reserve_exact(len);
+        let (results, rest) = raw::fill(buffer, len, |slots| {
+            items.with_producer(WithProducer { order, f, terms, cut, slots })
         });
-        rest.finish(results)
+        *out = results;
+        rest.finish(out)
     }
 
     fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
@@ -65,20 +88,21 @@ where
             return self.indexed(gather(items)?.into_par_iter());
         }
         let cut = self.cut(len);
-        let mut buffer = Vec::new();
+        let Start { order, f, terms, out } = self;
+        let mut buffer = std::mem::take(out);
         // What an iterator says of its length is a hint: an absurd one must not cost the memory.
         let room = len.filter(|len| buffer.try_reserve_exact(*len).is_ok());
         let (results, rest) = raw::fill(buffer, room.unwrap_or(0), |slots| {
-            let workers = self.order.workers.count;
-            let source = Pulled::new(items, room.map(|_| slots), workers);
+            let source = Pulled::new(items, room.map(|_| slots), order.workers.count);
             // How many items there are is not known for sure, whatever the iterator says.
-            Engine::new(self.order, self.f, self.terms, source, cut, None).run()
+            Engine::new(order, f, terms, source, cut, None).run()
         });
-        rest.finish(results)
+        *out = results;
+        rest.finish(out)
     }
 }
 
-impl<F> Start<'_, '_, F> {
+impl<F, R> Start<'_, '_, F, R> {
     fn cut(&self, len: Option<usize>) -> Cut {
         let workers = self.order.workers;
         Cut::new(self.order.chunksize, workers.life.is_some(), len, workers.count)
@@ -87,7 +111,9 @@ impl<F> Start<'_, '_, F> {
 
 /// Rayon lends the producer of an indexed parallel iterator to a callback only.
 struct WithProducer<'o, 'w, 'r, F, R> {
-    start: Start<'o, 'w, F>,
+    order: &'o Order<'w>,
+    f: F,
+    terms: Arc<Terms>,
     cut: Cut,
     slots: Slots<'r, R>,
 }
@@ -102,21 +128,21 @@ where
     type Output = (Vec<Run<'r, R>>, Rest<R, E>);
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        let Start { order, f, terms } = self.start;
+        let WithProducer { order, f, terms, cut, slots } = self;
         let workers = order.workers;
-        let len = self.slots.len();
+        let len = slots.len();
         // In front of the caller, if that is a worker and takes part.
         let seat = worker::of(workers.id).map_or(0, |worker| worker.index);
-        let source = Ranges::new(producer, self.slots, workers.count, seat);
-        Engine::new(order, f, terms, source, self.cut, Some(len)).run()
+        let source = Ranges::new(producer, slots, workers.count, seat);
+        Engine::new(order, f, terms, source, cut, Some(len)).run()
     }
 }
 
 impl<R, E> Rest<R, E> {
-    /// Puts the results together; `results` are those of the first items.
-    fn finish(mut self, mut results: Vec<R>) -> Result<Vec<R>, TryError<E>> {
+    /// Puts the results together; `results` are those of the first items, and none on an error.
+    fn finish(mut self, results: &mut Vec<R>) -> Result<(), TryError<E>> {
         if let Err(error) = self.outcome {
-            discard((results, self.grown));
+            discard(self.grown);
             return Err(error);
         }
         self.grown.sort_unstable_by_key(|(start, _)| *start);
@@ -125,6 +151,6 @@ impl<R, E> Rest<R, E> {
             debug_assert_eq!(start, results.len());
             results.append(&mut part);
         }
-        Ok(results)
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::Order;
 use crate::error::{Error, TryError};
 use crate::imap::{Imap, Settings};
 use crate::iterable::Iterable;
-use crate::map::map;
+use crate::map::{map, map_into};
 use crate::pool::Pool;
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
@@ -119,6 +119,28 @@ impl<'p> Options<'p> {
         R: Send,
     {
         map(&self.order()?, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+    }
+
+    /// See [`Pool::map_into`].
+    ///
+    /// # Errors
+    /// As [`map`](Options::map).
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let mut squares = Vec::new();
+    /// pool.chunksize(2).map_into(|x| x * x, 0..4, &mut squares)?;
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map_into<M, I, F, R>(&self, f: F, items: I, out: &mut Vec<R>) -> Result<(), Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        R: Send,
+    {
+        let order = self.order().inspect_err(|_| out.clear())?;
+        map_into(&order, |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
     /// See [`Pool::starmap`].

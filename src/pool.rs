@@ -184,6 +184,41 @@ impl Pool {
         Options::new(self).map(f, items)
     }
 
+    /// [`map`](Pool::map) into a vector that is there: its old items are dropped and its memory is used
+    /// again.
+    ///
+    /// The first use of fresh memory costs some 2 microseconds a page, which is 4 nanoseconds for each
+    /// `f64`: a cheap closure over many items runs up to three times faster into memory that was used
+    /// before.
+    ///
+    /// # Errors
+    /// As [`map`](Pool::map), also in what a panic of `f` does. Then `out` is empty; its memory stays.
+    ///
+    /// # Panics
+    /// If the `Drop` of an old item does.
+    ///
+    /// Python: none; NumPy's argument `out`.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let mut state = vec![1.0, 2.0, 3.0];
+    /// let mut next = Vec::new();
+    /// for _ in 0..10 {
+    ///     pool.map_into(|x: &f64| x * 0.5, &state, &mut next)?;
+    ///     std::mem::swap(&mut state, &mut next);
+    /// }
+    /// assert_eq!(state[1], 2.0 / 1024.0);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map_into<M, I, F, R>(&self, f: F, items: I, out: &mut Vec<R>) -> Result<(), Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        R: Send,
+    {
+        Options::new(self).map_into(f, items, out)
+    }
+
     /// Calls `f(a, b, …)` with each tuple of items and returns the results in order.
     ///
     /// For functions; a closure may as well take the tuple, `map(|(a, b)| …)`, and then its argument

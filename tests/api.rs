@@ -15,7 +15,7 @@ use parpool::{
 };
 use rayon::prelude::*;
 
-use common::{Kind, all_pools, watchdog};
+use common::{Drops, Kind, ON_PURPOSE, all_pools, watchdog};
 
 fn shared<T: Send + Sync>() {}
 fn sent<T: Send>() {}
@@ -347,4 +347,56 @@ fn debug_says_what_there_is() {
     let local = WorkerLocal::new(|| 1);
     local.with(|_| ());
     assert_eq!(format!("{local:?}"), "WorkerLocal { values: 1, .. }");
+}
+
+// ---- map_into ------------------------------------------------------------------------------------
+
+#[test]
+fn map_into_uses_the_memory_that_is_there() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let mut out = Vec::with_capacity(100);
+            let memory = out.as_ptr();
+            for len in [100, 0, 7, 99] {
+                pool.map_into(|x| x + 1, 0..len, &mut out).unwrap();
+                assert_eq!(out, (1..=len).collect::<Vec<usize>>(), "{kind:?}");
+                // Of an unknown length, too.
+                pool.map_into(|x| x * 2, (0..len).filter(|x| x % 2 == 0), &mut out).unwrap();
+                assert_eq!(out, (0..len).step_by(2).map(|x| x * 2).collect::<Vec<_>>(), "{kind:?}");
+                assert_eq!((out.as_ptr(), out.capacity()), (memory, 100), "{kind:?}");
+            }
+            pool.map_into(|x| x, 0..1000, &mut out).unwrap();
+            assert_eq!(out.len(), 1000);
+        }
+    });
+}
+
+#[test]
+fn map_into_drops_what_was_there_and_leaves_nothing_after_an_error() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let drops = Drops::default();
+            let mut out: Vec<_> = (0..10).map(|i| drops.make(i)).collect();
+            pool.map_into(|i| drops.make(i), 0..5, &mut out).unwrap();
+            assert_eq!(drops.alive(), 5, "{kind:?}");
+            let failed = pool.map_into(
+                |i| if i == 50 { panic!("{ON_PURPOSE}") } else { drops.make(i) },
+                0..100,
+                &mut out,
+            );
+            assert!(matches!(failed, Err(Error::Panicked(panic)) if panic.index() == Some(50)));
+            assert!(out.is_empty(), "{kind:?}");
+            drops.assert_each_once();
+            out.push(drops.make(0));
+            let refused = pool.chunksize(0).map_into(|i| drops.make(i), 0..5, &mut out);
+            assert!(matches!(refused, Err(Error::InvalidArgument(_))));
+            assert!(out.is_empty(), "{kind:?}");
+            out.push(drops.make(0));
+            pool.close();
+            let refused = pool.map_into(|i| drops.make(i), 0..5, &mut out);
+            assert!(matches!(refused, Err(Error::NotRunning)));
+            assert!(out.is_empty(), "{kind:?}");
+            drops.assert_each_once();
+        }
+    });
 }

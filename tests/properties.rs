@@ -91,6 +91,9 @@ macro_rules! borrowed {
         let what = stringify!($input);
         let map = with_chunksize!($pool, $size, map(|x| cube(*x), $input));
         prop_assert_eq!(&map.unwrap(), $expected, "map, {}", what);
+        let mut out = vec![0; 7];
+        with_chunksize!($pool, $size, map_into(|x| cube(*x), $input, &mut out)).unwrap();
+        prop_assert_eq!(&out, $expected, "map_into, {}", what);
         let try_map = with_chunksize!($pool, $size, try_map(|x| Ok::<_, ()>(cube(*x)), $input));
         prop_assert_eq!(&try_map.unwrap(), $expected, "try_map, {}", what);
     };
