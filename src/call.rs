@@ -18,7 +18,8 @@ pub(crate) trait Pending<T>: Task {
     fn terms(&self) -> &Terms;
     /// Whether the outcome is there; resolves the cell if nobody shall wait for it any more.
     fn poll(&self, waker: Option<&Waker>) -> bool;
-    fn take(&self) -> Outcome<T>;
+    /// The outcome, once, if it is there.
+    fn try_take(&self) -> Option<Outcome<T>>;
     fn successful(&self) -> Result<bool, Error>;
     fn on_outcome(&self, callback: Callback<T>);
     fn cancel(&self) -> bool;
@@ -88,7 +89,7 @@ where
         counted,
         signal: |call| Arc::clone(call) as Arc<dyn Cancellable>,
     });
-    queue(workers, &(Arc::clone(&task) as TaskRef), |error| {
+    queue(workers, Arc::clone(&task) as TaskRef, |error| {
         task.cell.resolve(Err(error));
     });
     task
@@ -119,18 +120,18 @@ where
         task.cell.resolve(Err(error));
     };
     match workers.admit() {
-        Ok(()) => queue(workers, &lease(Arc::clone(&task) as Arc<dyn Task + 's>), refuse),
+        Ok(()) => queue(workers, lease(Arc::clone(&task) as Arc<dyn Task + 's>), refuse),
         Err(error) => refuse(error),
     }
     task
 }
 
 /// Queues `task`; `refuse` hears if it will not be run.
-pub(crate) fn queue(workers: &Arc<Workers>, task: &TaskRef, refuse: impl FnOnce(Error)) {
+pub(crate) fn queue(workers: &Arc<Workers>, task: TaskRef, refuse: impl FnOnce(Error)) {
     if worker::is_of(workers.id) && workers.serial.is_none() {
-        worker::adopt(task);
+        worker::adopt(&task);
     }
-    if let Err(error) = workers.submit(Arc::clone(task)) {
+    if let Err(error) = workers.submit(task) {
         refuse(error);
     }
 }
@@ -159,21 +160,24 @@ where
             return;
         }
         let Some(work) = self.cell.begin() else { return };
-        if let (true, Some(worker)) = (self.counted, worker::of(self.terms.workers.id)) {
-            worker.count();
+        if self.counted {
+            self.terms.workers.count_task();
         }
-        let outcome = worker::with_signal((self.signal)(&self), || catch(work));
-        let outcome = match (outcome, self.terms.ended()) {
-            // It may have been told to stop, and then have returned anything: a value, or, as the
-            // driver of a map that found the pool terminated, an error that is not what happened.
-            (Ok(outcome), Some(error)) => {
-                discard(outcome);
-                Err(error)
-            }
-            (Ok(outcome), None) => outcome,
-            (Err(payload), _) => Err(Error::Panicked(Panic::new(payload, None))),
-        };
-        self.cell.resolve(outcome);
+        // The callbacks too: what they submit is no business of a task below this one.
+        worker::in_task((self.signal)(&self), || {
+            let outcome = match (catch(work), self.terms.ended()) {
+                // It may have been told to stop, and then have returned anything: a value, or, as
+                // the driver of a map that found the pool terminated, an error that is not what
+                // happened.
+                (Ok(outcome), Some(error)) => {
+                    discard(outcome);
+                    Err(error)
+                }
+                (Ok(outcome), None) => outcome,
+                (Err(payload), _) => Err(Error::Panicked(Panic::new(payload, None))),
+            };
+            self.cell.resolve(outcome);
+        });
     }
 
     fn is_stale(&self) -> bool {
@@ -200,8 +204,8 @@ where
         poll(&self.terms, &self.cell, waker)
     }
 
-    fn take(&self) -> Outcome<T> {
-        self.cell.take()
+    fn try_take(&self) -> Option<Outcome<T>> {
+        self.cell.try_take()
     }
 
     fn successful(&self) -> Result<bool, Error> {

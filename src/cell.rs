@@ -127,17 +127,17 @@ impl<W, T> Cell<W, T> {
         ready
     }
 
-    /// The outcome, once.
-    pub(crate) fn take(&self) -> Outcome<T> {
+    /// The outcome, once, if it is there.
+    pub(crate) fn try_take(&self) -> Option<Outcome<T>> {
         let mut inner = lock(&self.0);
         let taken = match &inner.stage {
             Stage::Ready(outcome) => Stage::Taken(outcome.is_ok()),
-            Stage::Taken(_) => return Err(Error::Taken),
-            _ => return Err(Error::NotReady),
+            Stage::Taken(_) => return Some(Err(Error::Taken)),
+            _ => return None,
         };
         match std::mem::replace(&mut inner.stage, taken) {
-            Stage::Ready(outcome) => outcome,
-            _ => Err(Error::Taken),
+            Stage::Ready(outcome) => Some(outcome),
+            _ => None,
         }
     }
 

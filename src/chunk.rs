@@ -11,6 +11,9 @@ pub(crate) const SLICE: Duration = Duration::from_micros(20);
 /// How often, in a slice, a worker looks whether it shall stop or share.
 const LOOKS: usize = 16;
 
+/// A claim is no less than this part of a slice, if that many items are left.
+const LEAST: usize = 64;
+
 /// How an input is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
@@ -44,16 +47,18 @@ impl Cut {
     /// How many of the `left` items at the front of a range to claim, when `fit` items fit a slice.
     ///
     /// One of `shares` equal parts of what is left at the most, down to single items, so that there is
-    /// something for others until the end.
+    /// something for others until the end; but not what is done sooner than claimed.
+    #[inline]
     pub(crate) fn claim(self, left: usize, fit: usize, shares: usize) -> usize {
         if self.single {
             return self.unit.min(left);
         }
-        let want = fit.min(left / shares);
+        let want = fit.min((left / shares).max(fit / LEAST));
         (want / self.unit).max(1).saturating_mul(self.unit).min(left)
     }
 
     /// Where to split `left` items so that a thief gets the back half; 0 is: all.
+    #[inline]
     pub(crate) fn half(self, left: usize) -> usize {
         left / 2 / self.unit * self.unit
     }
@@ -65,6 +70,7 @@ fn python(len: usize, workers: usize) -> usize {
 }
 
 /// How many items to do between two looks at the flags.
+#[inline]
 pub(crate) fn look(fit: usize) -> usize {
     (fit / LOOKS).max(1)
 }
@@ -79,15 +85,24 @@ impl Pace {
         Pace(1)
     }
 
+    #[inline]
     pub(crate) fn fit(self) -> usize {
         self.0
     }
 
+    /// Whether items are so cheap that to look up after each would cost more than they do: it takes
+    /// vector instructions from a loop.
+    #[inline]
+    pub(crate) fn is_tiny(self) -> bool {
+        self.0 > SLICE.as_nanos() as usize
+    }
+
     /// `done` items took `time`. Grows fourfold at the most, for cheap ones say little of those that
     /// follow; shrinks at once.
+    #[inline]
     pub(crate) fn learn(&mut self, done: usize, time: Duration) {
-        let nanos = time.as_nanos().max(1);
-        let fit = SLICE.as_nanos() * done as u128 / nanos;
+        let nanos = (time.as_nanos() as u64).max(1);
+        let fit = (SLICE.as_nanos() as u64).saturating_mul(done as u64) / nanos;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX);
         self.0 = fit.clamp(1, self.0.saturating_mul(4));
     }

@@ -68,7 +68,7 @@ where
         state: Mutex::new(state),
     });
     for _ in 0..count {
-        queue(workers, &lease(Arc::clone(&map) as Arc<dyn Task + 's>), |error| {
+        queue(workers, lease(Arc::clone(&map) as Arc<dyn Task + 's>), |error| {
             map.cell.resolve(Err(error));
         });
     }
@@ -112,7 +112,7 @@ where
                 results.push(f(item));
             }
         };
-        let outcome = worker::with_signal(signal, || catch(run));
+        let outcome = worker::in_task(signal, || catch(run));
         discard(f);
         match outcome {
             Ok(()) => Ok(results),
@@ -162,9 +162,7 @@ where
         let f = lock(&self.f).clone();
         let result = match f.filter(|_| wanted) {
             Some(f) => {
-                if let Some(worker) = worker::of(self.terms.workers.id) {
-                    worker.count();
-                }
+                self.terms.workers.count_task();
                 self.run_chunk(start, items, f)
             }
             None => {
@@ -210,8 +208,8 @@ where
         poll(&self.terms, &self.cell, waker)
     }
 
-    fn take(&self) -> Outcome<Vec<R>> {
-        self.cell.take()
+    fn try_take(&self) -> Option<Outcome<Vec<R>>> {
+        self.cell.try_take()
     }
 
     fn successful(&self) -> Result<bool, Error> {

@@ -18,7 +18,8 @@ use crate::error::{Error, TryError};
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::queue::Task;
 use crate::raw::{self, Job, Loan, Run};
-use crate::source::{Ask, Block, Claim, Items, Out, Source};
+use crate::source::{Ask, Batch, Block, Claim, Items, Out, Source};
+use crate::spare::{Left, Spares};
 use crate::sync::lock;
 use crate::terms::Terms;
 use crate::wait;
@@ -52,6 +53,15 @@ enum Failure<E> {
     Panic(Payload),
 }
 
+/// What came of some items.
+enum Step<T, E> {
+    Done,
+    /// Somebody is idle and shall have the rest. Taking it out may have ended in a panic.
+    Paused(Vec<T>, Option<Payload>),
+    /// The first that has no result.
+    Failed(Failure<E>),
+}
+
 /// One map that is going on.
 pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
     order: &'o Order<'w>,
@@ -70,8 +80,7 @@ pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
     /// Items from this index on are skipped.
     stop: AtomicUsize,
     timed_out: AtomicBool,
-    /// What is left of blocks that turned out expensive.
-    spare: Mutex<Vec<Block<'r, S::Items, R>>>,
+    spares: Spares<'r, S::Items, R>,
     tally: Mutex<Tally<'r, R, E>>,
 }
 
@@ -87,6 +96,8 @@ struct Tally<'r, R, E> {
 struct Shift<'r, R> {
     seat: usize,
     pace: Pace,
+    /// The last block was one that had been given back.
+    in_spares: bool,
     joined: Instant,
     now: Instant,
     runs: Vec<Run<'r, R>>,
@@ -121,7 +132,7 @@ where
             hungry: AtomicBool::new(false),
             stop: AtomicUsize::new(usize::MAX),
             timed_out: AtomicBool::new(false),
-            spare: Mutex::default(),
+            spares: Spares::new(),
             tally: Mutex::new(Tally { runs: Vec::new(), grown: Vec::new(), failure: None }),
         }
     }
@@ -210,7 +221,7 @@ where
     /// Whether anything is left that nobody is doing. Exact when nobody is at it.
     fn has_work(&self) -> bool {
         let stop = self.stop();
-        self.source.has_more(stop) || lock(&self.spare).iter().any(|block| block.start < stop)
+        self.source.has_more(stop) || self.spares.has_more(stop)
     }
 
     fn check_time(&self, now: Instant) {
@@ -241,6 +252,7 @@ where
         let mut shift = Shift {
             seat: worker.index,
             pace: Pace::new(),
+            in_spares: false,
             joined: now,
             now,
             runs: Vec::new(),
@@ -249,13 +261,23 @@ where
         worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
-                let Some(block) = self.claim(&shift) else {
+                let Some(block) = self.claim(&mut shift) else {
                     self.hungry.store(true, Ordering::Relaxed);
                     break;
                 };
                 worker.count();
                 self.feed(loan);
-                self.run_block(block, &mut shift, loan);
+                let Block { start, items, out } = block;
+                match items {
+                    Left::Items(items) => {
+                        let block = Block { start, items, out };
+                        self.run_block(block, Left::Items, &mut shift, loan);
+                    }
+                    Left::Taken(items) => {
+                        let block = Block { start, items, out };
+                        self.run_block(block, Left::Taken, &mut shift, loan);
+                    }
+                }
             }
         });
         let mut tally = lock(&self.tally);
@@ -263,17 +285,29 @@ where
         tally.grown.append(&mut shift.grown);
     }
 
-    fn claim(&self, shift: &Shift<'r, R>) -> Option<Block<'r, S::Items, R>> {
+    /// The next block to run. What was given back comes first, for it is known to be dear.
+    fn claim(&self, shift: &mut Shift<'r, R>) -> Option<Block<'r, Left<S::Items>, R>> {
+        let stop = self.stop();
+        let spare_fit = if shift.in_spares { shift.pace.fit() } else { Pace::new().fit() };
+        if let Some(block) = self.spares.claim(self.cut, spare_fit, stop) {
+            if !shift.in_spares {
+                (shift.in_spares, shift.pace) = (true, Pace::new());
+            }
+            return Some(block);
+        }
+        shift.in_spares = false;
         let claim = self.source.claim(&Ask {
             seat: shift.seat,
             cut: self.cut,
             fit: shift.pace.fit(),
-            stop: self.stop(),
+            stop,
             fault: &|index, payload| self.fail(index, Failure::Panic(payload)),
         });
         match claim {
-            Claim::Block(block) => Some(block),
-            Claim::Busy | Claim::Empty => lock(&self.spare).pop(),
+            Claim::Block(Block { start, items, out }) => {
+                Some(Block { start, items: Left::Items(items), out })
+            }
+            Claim::Busy | Claim::Empty => None,
         }
     }
 
@@ -289,35 +323,59 @@ where
         }
     }
 
-    /// Runs the items of a block, in slices of time and, within these, from look to look.
-    fn run_block(
+    /// Runs the items of a block, in slices of time and, within these, from look to look. `left` is
+    /// how some of them are given back.
+    fn run_block<I>(
         &self,
-        mut block: Block<'r, S::Items, R>,
+        mut block: Block<'r, I, R>,
+        left: fn(I) -> Left<S::Items>,
         shift: &mut Shift<'r, R>,
         loan: Option<&Arc<Loan>>,
-    ) {
+    ) where
+        I: Items<Item = <S::Items as Items>::Item>,
+    {
+        static NOBODY: AtomicBool = AtomicBool::new(false);
         let first = block.start;
         let base = first - block.out.len();
+        let hungry = if loan.is_some() && self.cut.divisible { &self.hungry } else { &NOBODY };
         while block.items.len() > 0 {
             let slice = shift.pace.fit().min(block.items.len());
             let begun = shift.now;
             let mut done = 0;
             while done < slice {
-                if block.start >= self.stop() || self.give_back(&mut block, begun, loan) {
+                if block.start >= self.stop() {
                     return self.keep(base, block, shift);
                 }
                 let count = look(slice).min(slice - done);
+                let end = block.start + count;
+                let mut pause = Pause { hungry, begun, skip: 0 };
                 let items = block.items.take(count);
-                let result = catch(|| block.out.extend(items.map(&self.f)));
+                let run = || match shift.pace.is_tiny() {
+                    true => block.out.extend(items, &self.f).map(|()| None),
+                    false => block.out.extend_until(items, &self.f, || pause.is_due()),
+                };
+                let step = match catch(run) {
+                    Ok(Ok(None)) => Step::Done,
+                    Ok(Ok(Some(rest))) => {
+                        let mut taken = Vec::new();
+                        let panic = catch(|| taken.extend(rest)).err();
+                        Step::Paused(taken, panic)
+                    }
+                    Ok(Err(error)) => Step::Failed(Failure::Item(error)),
+                    Err(payload) => Step::Failed(Failure::Panic(payload)),
+                };
                 block.start = base + block.out.len();
-                match result {
-                    Ok(Ok(())) => done += count,
-                    Ok(Err(error)) => {
-                        self.fail(block.start, Failure::Item(error));
+                match step {
+                    Step::Done => done += count,
+                    Step::Paused(taken, panic) => {
+                        if let Some(payload) = panic {
+                            self.fail(block.start + taken.len(), Failure::Panic(payload));
+                        }
+                        self.give_back(&mut block, taken, end, left, loan);
                         return self.keep(base, block, shift);
                     }
-                    Err(payload) => {
-                        self.fail(block.start, Failure::Panic(payload));
+                    Step::Failed(failure) => {
+                        self.fail(block.start, failure);
                         return self.keep(base, block, shift);
                     }
                 }
@@ -333,34 +391,31 @@ where
         self.keep(base, block, shift);
     }
 
-    /// Leaves the rest of a block that takes longer than it was thought to, if somebody is idle.
-    fn give_back(
+    /// Leaves the rest of a block to whoever is idle: the items that were `taken` out, and those from
+    /// index `end` on, which were not.
+    fn give_back<I: Items>(
         &self,
-        block: &mut Block<'r, S::Items, R>,
-        begun: Instant,
+        block: &mut Block<'r, I, R>,
+        taken: Vec<I::Item>,
+        end: usize,
+        left: fn(I) -> Left<S::Items>,
         loan: Option<&Arc<Loan>>,
-    ) -> bool {
-        let Some(loan) = loan else { return false };
-        let asked = self.cut.divisible && self.hungry.load(Ordering::Relaxed);
-        if !asked || begun.elapsed() < 2 * SLICE || !self.hungry.swap(false, Ordering::Relaxed) {
-            return false;
+    ) where
+        S::Items: Items<Item = I::Item>,
+    {
+        let mut room = block.out.take_rest();
+        let taken_room = room.split_front(end - block.start);
+        self.spares.push(Block { start: end, items: left(block.items.take_rest()), out: room });
+        let taken = Left::Taken(Batch::from(taken));
+        self.spares.push(Block { start: block.start, items: taken, out: taken_room });
+        if let Some(loan) = loan {
+            self.call(loan);
+            loan.wake_owner();
         }
-        let rest = Block {
-            start: block.start,
-            items: block.items.take_rest(),
-            out: match &mut block.out {
-                Out::InPlace(run) => Out::InPlace(Run::new(run.split_off_free())),
-                Out::Grown(_) => Out::Grown(Vec::new()),
-            },
-        };
-        lock(&self.spare).push(rest);
-        self.call(loan);
-        loan.wake_owner();
-        true
     }
 
     /// Keeps the results of a block; what of its items is left is dropped.
-    fn keep(&self, base: usize, block: Block<'r, S::Items, R>, shift: &mut Shift<'r, R>) {
+    fn keep<I>(&self, base: usize, block: Block<'r, I, R>, shift: &mut Shift<'r, R>) {
         discard(block.items);
         match block.out {
             Out::InPlace(run) => {
@@ -394,7 +449,7 @@ where
             (None, None) => (None, None),
         };
         discard(unused);
-        discard((self.source, self.spare, self.f));
+        discard((self.source, self.spares, self.f));
         if let Some(error) = ended {
             discard((runs, grown));
             return (Vec::new(), Rest { grown: Vec::new(), outcome: Err(error) });
@@ -403,9 +458,39 @@ where
     }
 }
 
+/// Whether a worker shall leave the rest of its block to somebody idle, asked before each item.
+struct Pause<'e> {
+    hungry: &'e AtomicBool,
+    begun: Instant,
+    /// How many items to go before the clock is read again.
+    skip: u32,
+}
+
+impl Pause<'_> {
+    /// True once, if somebody is idle and the slice takes longer than it was thought to.
+    ///
+    /// For the sake of tiny items this is a load and a branch, until somebody is idle; then the clock
+    /// is read now and then.
+    #[inline]
+    fn is_due(&mut self) -> bool {
+        // ORDERING: whoever sees it late gives back later.
+        self.hungry.load(Ordering::Relaxed) && self.is_late()
+    }
+
+    #[cold]
+    fn is_late(&mut self) -> bool {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        self.skip = 16;
+        self.begun.elapsed() >= 2 * SLICE && self.hungry.swap(false, Ordering::Relaxed)
+    }
+}
+
 impl Task for Loan {
     fn run(self: Arc<Self>) {
-        self.join();
+        worker::in_own_frame(|| self.join());
     }
 
     fn is_stale(&self) -> bool {

@@ -197,6 +197,7 @@ mod raw;
 mod result;
 mod scope;
 mod source;
+mod spare;
 mod star;
 mod stream;
 mod sync;

@@ -22,6 +22,9 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
 ///
 /// For values that nobody can receive any more, dropped on a thread that must live on.
 pub(crate) fn discard<T>(value: T) {
+    if !std::mem::needs_drop::<T>() {
+        return;
+    }
     if let Err(payload) = catch(|| drop(value)) {
         // The payload may be of a type whose own `Drop` panics; a leak is the end of the chain.
         std::mem::forget(payload);

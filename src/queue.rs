@@ -33,7 +33,9 @@ impl Queue {
     }
 
     pub(crate) fn pop(&self) -> Option<TaskRef> {
-        take(&self.nested).or_else(|| take(&self.outer))
+        // A look at an empty injector is cheap, a steal from it has a fence.
+        let first = if self.nested.is_empty() { None } else { take(&self.nested) };
+        first.or_else(|| take(&self.outer))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -76,19 +76,46 @@ impl<'a, R> Run<'a, R> {
         self.len
     }
 
-    /// Writes what `items` yields until it ends, fails or the slots are full.
+    /// Writes `f` of what `items` yields until it ends, `f` fails or the slots are full.
     ///
-    /// When `items` panics, what was written before is kept and `len` says how much that is.
-    pub(crate) fn extend<E>(&mut self, items: impl Iterator<Item = Result<R, E>>) -> Result<(), E> {
+    /// When `items` or `f` panics, what was written before is kept and `len` says how much that is.
+    #[inline]
+    pub(crate) fn extend<I: Iterator, E>(
+        &mut self,
+        items: I,
+        f: impl Fn(I::Item) -> Result<R, E>,
+    ) -> Result<(), E> {
         let free = self.slots.range.start + self.len..self.slots.range.end;
         for (index, item) in free.zip(items) {
-            let value = item?;
+            let value = f(item)?;
             // SAFETY: `index` is in the unwritten rest of `slots`: within the buffer's capacity and
             // nobody else's. `len` counts it after it was written.
             unsafe { self.slots.base.add(index).write(value) };
             self.len += 1;
         }
         Ok(())
+    }
+
+    /// The same until `pause`, which is asked before each item, is true; then returns those that are
+    /// left.
+    #[inline]
+    pub(crate) fn extend_until<I: Iterator, E>(
+        &mut self,
+        mut items: I,
+        f: impl Fn(I::Item) -> Result<R, E>,
+        mut pause: impl FnMut() -> bool,
+    ) -> Result<Option<I>, E> {
+        for index in self.slots.range.start + self.len..self.slots.range.end {
+            if pause() {
+                return Ok(Some(items));
+            }
+            let Some(item) = items.next() else { break };
+            let value = f(item)?;
+            // SAFETY: as in `extend`.
+            unsafe { self.slots.base.add(index).write(value) };
+            self.len += 1;
+        }
+        Ok(None)
     }
 
     /// Gives up the places that are not written.
@@ -447,8 +474,8 @@ mod tests {
         let (filled, ()) = fill(Vec::with_capacity(10), 10, |slots| {
             let (front, back) = slots.split_at(4);
             let mut runs = vec![Run::new(back), Run::new(front)];
-            runs[0].extend(ok(text(4..10))).unwrap();
-            runs[1].extend(ok(text(0..4))).unwrap();
+            runs[0].extend(ok(text(4..10)), |value| value).unwrap();
+            runs[1].extend(ok(text(0..4)), |value| value).unwrap();
             (runs, ())
         });
         assert_eq!(filled, text(0..10).collect::<Vec<_>>());
@@ -460,9 +487,9 @@ mod tests {
             let (a, rest) = slots.split_at(2);
             let (b, c) = rest.split_at(2);
             let [mut a, mut b, mut c] = [a, b, c].map(Run::new);
-            a.extend(ok(text(0..2))).unwrap();
-            b.extend(ok(text(2..4))).unwrap();
-            c.extend(ok(text(4..6))).unwrap();
+            a.extend(ok(text(0..2)), |value| value).unwrap();
+            b.extend(ok(text(2..4)), |value| value).unwrap();
+            c.extend(ok(text(4..6)), |value| value).unwrap();
             let c = a.append(c).unwrap_err();
             assert!(a.append(b).is_ok());
             assert!(a.append(c).is_ok());
@@ -475,7 +502,7 @@ mod tests {
     fn a_run_writes_no_further_than_its_slots() {
         let (filled, ()) = fill(Vec::with_capacity(3), 3, |slots| {
             let mut run = Run::new(slots);
-            run.extend(ok(text(0..100))).unwrap();
+            run.extend(ok(text(0..100)), |value| value).unwrap();
             (vec![run], ())
         });
         assert_eq!(filled.len(), 3);
@@ -486,9 +513,9 @@ mod tests {
         let (filled, ()) = fill(Vec::with_capacity(8), 8, |slots| {
             let (front, back) = slots.split_at(4);
             let mut front = Run::new(front);
-            front.extend(ok(text(0..2))).unwrap();
+            front.extend(ok(text(0..2)), |value| value).unwrap();
             let mut dropped = Run::new(back);
-            dropped.extend(ok(text(0..4))).unwrap();
+            dropped.extend(ok(text(0..4)), |value| value).unwrap();
             (vec![front], ())
         });
         assert_eq!(filled, ["0", "1"]);
@@ -499,7 +526,7 @@ mod tests {
     fn a_gap_is_no_vector() {
         fill(Vec::with_capacity(4), 4, |slots| {
             let mut run = Run::new(slots.split_at(2).1);
-            run.extend(ok(text(0..2))).unwrap();
+            run.extend(ok(text(0..2)), |value| value).unwrap();
             (vec![run], ())
         });
     }
@@ -509,9 +536,9 @@ mod tests {
         let (filled, ()) = fill(Vec::new(), 1000, |slots| {
             let (front, back) = slots.split_at(1);
             let mut run = Run::new(front);
-            run.extend([Ok::<(), Never>(())].into_iter()).unwrap();
+            run.extend([Ok::<(), Never>(())].into_iter(), |value| value).unwrap();
             let mut rest = Run::new(back);
-            rest.extend((1..1000).map(|_| Ok::<(), Never>(()))).unwrap();
+            rest.extend((1..1000).map(|_| Ok::<(), Never>(())), |value| value).unwrap();
             assert!(run.append(rest).is_ok());
             (vec![run], ())
         });

@@ -43,6 +43,8 @@ pub struct AsyncResult<T> {
     task: Arc<dyn Pending<T>>,
     /// Where `terminate` finds the waker of the last poll.
     ticket: Option<u64>,
+    /// The outcome was taken, so there is none to be dropped with the handle.
+    taken: bool,
 }
 
 /// A handle that has its error.
@@ -52,7 +54,7 @@ pub(crate) fn failed<T: Send + 'static>(workers: &Arc<Workers>, error: Error) ->
 
 impl<T> AsyncResult<T> {
     pub(crate) fn new(task: Arc<dyn Pending<T>>) -> Self {
-        AsyncResult { task, ticket: None }
+        AsyncResult { task, ticket: None, taken: false }
     }
 
     /// Waits and hands the value over.
@@ -68,14 +70,19 @@ impl<T> AsyncResult<T> {
     /// assert_eq!(pool.apply_async(|| 7, ()).get()?, 7);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn get(self) -> Result<T, Error> {
+    pub fn get(mut self) -> Result<T, Error> {
         self.wait_and_take()
     }
 
     /// What [`get`](AsyncResult::get) does, for a handle that cannot be given away.
-    pub(crate) fn wait_and_take(&self) -> Result<T, Error> {
-        self.wait_until(None);
-        self.task.take()
+    pub(crate) fn wait_and_take(&mut self) -> Result<T, Error> {
+        loop {
+            if let Some(outcome) = self.task.try_take() {
+                self.taken = true;
+                return outcome;
+            }
+            self.wait_until(None);
+        }
     }
 
     /// Waits no longer than `timeout` and hands the value over.
@@ -104,7 +111,7 @@ impl<T> AsyncResult<T> {
     /// ```
     pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
         match self.wait_until(wait::deadline(timeout)) {
-            true => self.task.take(),
+            true => self.wait_and_take(),
             false => Err(Error::Timeout),
         }
     }
@@ -318,7 +325,7 @@ impl<T> Future for AsyncResult<T> {
             return Poll::Pending;
         }
         sleepers.remove(&mut this.ticket);
-        Poll::Ready(this.task.take())
+        Poll::Ready(this.wait_and_take())
     }
 }
 
@@ -331,7 +338,9 @@ impl<T> Drop for AsyncResult<T> {
         if self.ticket.is_some() {
             self.task.terms().workers.sleepers.remove(&mut self.ticket);
         }
-        self.task.detach();
+        if !self.taken {
+            self.task.detach();
+        }
     }
 }
 

@@ -242,8 +242,8 @@ impl<'scope, T> ScopedResult<'scope, T> {
     /// assert_eq!(pool.scope(|s| s.apply_async(|| word.len(), ()).get())?, 3);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn get(self) -> Result<T, Error> {
-        self.0.handle().wait_and_take()
+    pub fn get(mut self) -> Result<T, Error> {
+        self.0.handle_mut().wait_and_take()
     }
 
     /// See [`AsyncResult::get_timeout`].

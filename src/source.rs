@@ -29,15 +29,62 @@ pub(crate) enum Out<'r, R> {
 }
 
 impl<R> Out<'_, R> {
-    pub(crate) fn extend<E>(&mut self, items: impl Iterator<Item = Result<R, E>>) -> Result<(), E> {
+    /// Adds `f` of what `items` yields.
+    #[inline]
+    pub(crate) fn extend<I: Iterator, E>(
+        &mut self,
+        items: I,
+        f: impl Fn(I::Item) -> Result<R, E>,
+    ) -> Result<(), E> {
         match self {
-            Out::InPlace(run) => run.extend(items),
+            Out::InPlace(run) => run.extend(items, f),
             Out::Grown(vec) => {
                 for item in items {
-                    vec.push(item?);
+                    vec.push(f(item)?);
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// The same until `pause`, which is asked before each item, is true; then returns those that are
+    /// left.
+    #[inline]
+    pub(crate) fn extend_until<I: Iterator, E>(
+        &mut self,
+        mut items: I,
+        f: impl Fn(I::Item) -> Result<R, E>,
+        mut pause: impl FnMut() -> bool,
+    ) -> Result<Option<I>, E> {
+        match self {
+            Out::InPlace(run) => run.extend_until(items, f, pause),
+            Out::Grown(vec) => {
+                while !pause() {
+                    let Some(item) = items.next() else { return Ok(None) };
+                    vec.push(f(item)?);
+                }
+                Ok(Some(items))
+            }
+        }
+    }
+
+    /// The room that is left, which is none afterwards.
+    pub(crate) fn take_rest(&mut self) -> Self {
+        match self {
+            Out::InPlace(run) => Out::InPlace(Run::new(run.split_off_free())),
+            Out::Grown(_) => Out::Grown(Vec::new()),
+        }
+    }
+
+    /// The room for the next `count` results, of a block that has none yet.
+    pub(crate) fn split_front(&mut self, count: usize) -> Self {
+        match self {
+            Out::InPlace(run) => {
+                let (front, back) = run.split_off_free().split_at(count);
+                *run = Run::new(back);
+                Out::InPlace(Run::new(front))
+            }
+            Out::Grown(_) => Out::Grown(Vec::new()),
         }
     }
 
@@ -51,11 +98,13 @@ impl<R> Out<'_, R> {
 
 /// The items of a block, taken from the front.
 pub(crate) trait Items: Send {
-    type Item;
+    type Item: Send;
     fn len(&self) -> usize;
     /// The next `count` items, at most as many as are left. What of them is not iterated over is
     /// dropped.
     fn take(&mut self, count: usize) -> impl Iterator<Item = Self::Item>;
+    /// The next `count` items, at most as many as are left.
+    fn split_front(&mut self, count: usize) -> Self;
     /// All that are left, which are none afterwards.
     fn take_rest(&mut self) -> Self;
 }
@@ -138,7 +187,10 @@ impl<P: Producer> Indexed<P> {
     }
 }
 
-impl<P: Producer> Items for Indexed<P> {
+impl<P: Producer> Items for Indexed<P>
+where
+    P::Item: Send,
+{
     type Item = P::Item;
 
     fn len(&self) -> usize {
@@ -146,12 +198,17 @@ impl<P: Producer> Items for Indexed<P> {
     }
 
     fn take(&mut self, count: usize) -> impl Iterator<Item = P::Item> {
+        let front = self.split_front(count);
+        let producer = front.producer.expect("no more items are taken than there are");
+        producer.into_iter()
+    }
+
+    fn split_front(&mut self, count: usize) -> Self {
         let mut front = self.take_rest();
         if count < front.len {
             (front, *self) = front.split_at(count);
         }
-        let producer = front.producer.expect("no more items are taken than there are");
-        producer.into_iter()
+        front
     }
 
     fn take_rest(&mut self) -> Self {
@@ -233,7 +290,10 @@ impl<'r, P: Producer, R> Ranges<'r, P, R> {
     }
 }
 
-impl<'r, P: Producer, R: Send> Source<'r, R> for Ranges<'r, P, R> {
+impl<'r, P: Producer, R: Send> Source<'r, R> for Ranges<'r, P, R>
+where
+    P::Item: Send,
+{
     type Items = Indexed<P>;
 
     fn claim(&self, ask: &Ask<'_>) -> Claim<Block<'r, Indexed<P>, R>> {
@@ -275,8 +335,14 @@ struct Pull<'r, I, R> {
     slots: Option<Slots<'r, R>>,
 }
 
-/// A block that was pulled.
+/// Items that were made before they are needed.
 pub(crate) struct Batch<T>(std::vec::IntoIter<T>);
+
+impl<T> From<Vec<T>> for Batch<T> {
+    fn from(items: Vec<T>) -> Self {
+        Batch(items.into_iter())
+    }
+}
 
 impl<T: Send> Items for Batch<T> {
     type Item = T;
@@ -287,6 +353,13 @@ impl<T: Send> Items for Batch<T> {
 
     fn take(&mut self, count: usize) -> impl Iterator<Item = T> {
         self.0.by_ref().take(count)
+    }
+
+    fn split_front(&mut self, count: usize) -> Self {
+        match count < self.0.len() {
+            true => self.0.by_ref().take(count).collect::<Vec<T>>().into(),
+            false => self.take_rest(),
+        }
     }
 
     fn take_rest(&mut self) -> Self {

@@ -234,11 +234,9 @@ where
             discard((f, items));
             return;
         }
-        if let Some(worker) = worker::of(self.control.terms.workers.id) {
-            worker.count();
-        }
+        self.control.terms.workers.count_task();
         let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
-        worker::with_signal(signal, || self.run_items(&f, items));
+        worker::in_task(signal, || self.run_items(&f, items));
         discard(f);
     }
 

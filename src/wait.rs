@@ -20,6 +20,30 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
+/// How long a thread looks before it sleeps: about what it costs to be woken.
+const MOMENT: Duration = Duration::from_micros(20);
+
+/// Whether `ready` returns true within a moment. The thread does not sleep, but lets others run that
+/// want its core: one of them may be who makes it true.
+pub(crate) fn a_moment(mut ready: impl FnMut() -> bool) -> bool {
+    for _ in 0..16 {
+        if ready() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    loop {
+        std::thread::yield_now();
+        if ready() {
+            return true;
+        }
+        if start.elapsed() > MOMENT {
+            return false;
+        }
+    }
+}
+
 /// Blocks the thread until `ready` returns true (then true) or `deadline` has passed (then false).
 ///
 /// `ready` registers the waker with whatever will change its mind, *before* it looks: then a change

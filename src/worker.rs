@@ -57,6 +57,7 @@ impl Worker {
     }
 
     /// Counts a task of this worker: a call or a chunk.
+    #[inline]
     pub(crate) fn count(&self) {
         if self.life.is_some() {
             self.tasks.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +65,7 @@ impl Worker {
     }
 
     /// Whether it has done what it is to do before it is replaced.
+    #[inline]
     pub(crate) fn is_spent(&self) -> bool {
         self.life.is_some_and(|life| self.tasks.load(Ordering::Relaxed) >= life)
     }
@@ -146,13 +148,22 @@ pub(crate) fn be<R>(worker: Arc<Worker>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `task` in a frame of its own. Its panics are its own; this is the net below.
+/// Runs `task`. Its panics are its own; this is the net below.
 pub(crate) fn run(task: Arc<dyn Task + '_>) {
-    in_frame(Frame::default(), || {
-        if let Err(payload) = catch(|| task.run()) {
-            discard(payload);
-        }
-    });
+    if let Err(payload) = catch(|| task.run()) {
+        discard(payload);
+    }
+}
+
+/// The calling thread runs the user's code of one task while `f` runs, and `signal` is what
+/// [`is_cancelled`] asks in it.
+pub(crate) fn in_task<R>(signal: Arc<dyn Cancellable>, f: impl FnOnce() -> R) -> R {
+    in_frame(Frame { children: VecDeque::new(), signal: Some(signal) }, f)
+}
+
+/// The same for a part of a call that says by itself what is asked.
+pub(crate) fn in_own_frame<R>(f: impl FnOnce() -> R) -> R {
+    in_frame(Frame::default(), f)
 }
 
 /// Makes `signal` what [`is_cancelled`] asks while `f` runs.

@@ -22,6 +22,8 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use crate::crew::{Crew, Start};
 use crate::error::Error;
 use crate::panic::{Panic, catch};
@@ -56,9 +58,11 @@ pub(crate) struct Workers {
     state: AtomicU8,
     queue: Queue,
     /// How many drainers there are, at most `count`. Changed under the lock of `crew` only.
-    active: AtomicUsize,
+    ///
+    /// On lines of their own, these two: all threads read what lies around them for each task.
+    active: CachePadded<AtomicUsize>,
     /// How many drainers have found the queue empty and look again before they leave.
-    looking: AtomicUsize,
+    looking: CachePadded<AtomicUsize>,
     /// How many tasks were begun elsewhere since the queue was last swept of them.
     stale: AtomicUsize,
     /// The threads were called to drain and none has answered yet.
@@ -98,8 +102,8 @@ impl Workers {
             initializer,
             state: AtomicU8::new(State::Running as u8),
             queue: Queue::new(),
-            active: AtomicUsize::new(0),
-            looking: AtomicUsize::new(0),
+            active: CachePadded::new(AtomicUsize::new(0)),
+            looking: CachePadded::new(AtomicUsize::new(0)),
             stale: AtomicUsize::new(0),
             calling: AtomicBool::new(false),
             crew: Mutex::new(if serial { Crew::Serial } else { Crew::Retired }),
@@ -115,6 +119,7 @@ impl Workers {
         change(&mut lock(&self.crew))
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> State {
         // ORDERING: pairs with the release in `end`: who sees `Terminated` sees why.
         match self.state.load(Ordering::Acquire) {
@@ -124,6 +129,7 @@ impl Workers {
         }
     }
 
+    #[inline]
     pub(crate) fn is_terminated(&self) -> bool {
         self.state() == State::Terminated
     }
@@ -150,6 +156,15 @@ impl Workers {
             Error::Initializer(error) => Error::Initializer(Arc::clone(error)),
             _ => Error::Terminated,
         })
+    }
+
+    /// The calling thread, if it is a worker of this pool, does a task of its life.
+    pub(crate) fn count_task(&self) {
+        if self.life.is_some() {
+            if let Some(worker) = worker::of(self.id) {
+                worker.count();
+            }
+        }
     }
 
     /// Runs the initializer on the calling thread, which is a worker already.
@@ -249,7 +264,10 @@ impl Workers {
         let mut turn = Turn::new();
         loop {
             while let Some(task) = self.queue.pop() {
-                if !self.queue.is_empty() {
+                // ORDERING: who pushed what is left counted on somebody. If it was a drainer that has
+                // left since, that one looked at the queue after its fence. If it was this one while it
+                // was looking, the fence of `look_again` lies between.
+                if self.active.load(Ordering::Relaxed) < self.count && !self.queue.is_empty() {
                     // Somebody else's task too may wait for this one to wake a worker. Refusal
                     // cannot be: this drainer keeps the pool from being retired.
                     let _ = self.rouse();
@@ -269,18 +287,8 @@ impl Workers {
     /// Looks at the empty queue a little longer: whoever waited for the last task may submit the
     /// next at once, and then needs no wake-up. False when nothing came.
     fn look_again(&self) -> bool {
-        const PATIENCE: Duration = Duration::from_micros(20);
-        let start = Instant::now();
         self.looking.fetch_add(1, Ordering::Relaxed);
-        let found = loop {
-            if !self.queue.is_empty() {
-                break true;
-            }
-            if start.elapsed() > PATIENCE {
-                break false;
-            }
-            std::hint::spin_loop();
-        };
+        let found = wait::a_moment(|| !self.queue.is_empty());
         // ORDERING: `SeqCst`, so that a submitter who still counted on this drainer pushed before
         // this point of the total order and is seen by the look that follows, here or in `leave`.
         self.looking.fetch_sub(1, Ordering::SeqCst);
@@ -377,6 +385,11 @@ impl Workers {
         deadline: Option<Instant>,
         mut ready: impl FnMut(&Waker) -> bool,
     ) -> bool {
+        // ORDERING: a guess. A worker that is up may be done sooner than a park and a wake-up take.
+        let soon = self.active.load(Ordering::Relaxed) > 0;
+        if soon && wait::a_moment(|| ready(Waker::noop())) {
+            return true;
+        }
         let mut ticket = None;
         let done = wait::until(deadline, |waker| {
             self.sleepers.add(&mut ticket, waker);
