@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::chunk::{Flow, PROMPT};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
-use crate::stream::{Chunk, Collected, Control, Outbox, Part, Piece};
+use crate::queue::Task;
+use crate::stream::{Bell, Chunk, Control, Expected, Part};
 use crate::terms::Terms;
 use crate::wait;
 use crate::worker;
@@ -51,32 +52,26 @@ pub struct Imap<'s, I: Iterator, R> {
     /// Makes a chunk of items, the first of which has the index given.
     make: Box<Make<'s, I::Item, R>>,
     flow: Flow,
-    /// Where results come, in the order of the items: one for each chunk of which not all was
-    /// collected; in an unordered stream there is one for all.
-    boxes: VecDeque<Expected<'s, R>>,
+    /// The results that are to come, by chunk, in the order of the items.
+    expected: VecDeque<Expected<'s, R>>,
+    /// Which of them is looked at first: the front one if the stream is ordered.
+    at: usize,
+    ordered: bool,
     /// The chunks that may not have been begun, in the order of their items.
-    parts: VecDeque<Arc<dyn Part + 's>>,
-    /// What was collected and not handed out.
-    ready: std::vec::IntoIter<Result<R, Error>>,
+    parts: VecDeque<Arc<dyn Part<R> + 's>>,
     /// How many items were pulled.
     pulled: usize,
     /// How many of these were not handed out.
     in_flight: usize,
     /// How long the last pull took.
     last_pull: Duration,
-    /// Nothing was collected since the last wait.
+    /// Nothing has come since the last wait.
     starved: bool,
     /// What is said after the last result, once.
     end: Option<Error>,
 }
 
-/// Results that are to come in one box.
-struct Expected<'s, R> {
-    outbox: Arc<Outbox<'s, R>>,
-    left: usize,
-}
-
-type Make<'s, T, R> = dyn Fn(usize, Vec<T>, Arc<Outbox<'s, R>>) -> Arc<dyn Part + 's> + Send + 's;
+type Make<'s, T, R> = dyn Fn(usize, Vec<T>) -> Expected<'s, R> + Send + 's;
 
 /// An input slower than this is not pulled while there is a result to hand out.
 const SLOW: Duration = Duration::from_millis(1);
@@ -101,7 +96,7 @@ where
     pub(crate) fn new<F>(
         workers: &Arc<Workers>,
         settings: Settings,
-        submit: impl Fn(Arc<dyn Part + 's>) -> Result<(), Error> + Send + Sync + 's,
+        submit: impl Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's,
         f: F,
         input: I,
     ) -> Self
@@ -112,15 +107,13 @@ where
         let control = Arc::new(Control {
             terms: Arc::new(Terms::new(workers, deadline)),
             cost: AtomicU64::new(0),
-            ordered,
             divisible: chunksize.is_none() && workers.life.is_none(),
             submit: Box::new(submit),
+            bell: Bell::default(),
         });
         let f = Arc::new(f);
         let shared = Arc::clone(&control);
-        let make = move |first, items, outbox| {
-            Chunk::new(&shared, outbox, first, &f, items) as Arc<dyn Part + 's>
-        };
+        let make = move |first, items| Chunk::make(&shared, first, &f, items);
         // A pool without threads runs a chunk where it is submitted: one item for each `next`.
         let flow = match workers.serial {
             Some(_) => Flow::new(1, Some(1), None),
@@ -131,9 +124,10 @@ where
             input: Some(input),
             make: Box::new(make),
             flow,
-            boxes: VecDeque::new(),
+            expected: VecDeque::new(),
+            at: 0,
+            ordered,
             parts: VecDeque::new(),
-            ready: Vec::new().into_iter(),
             pulled: 0,
             in_flight: 0,
             last_pull: Duration::ZERO,
@@ -183,11 +177,10 @@ where
         // Each call gets on, also one that has no time.
         let mut pulled = false;
         loop {
-            if let Some(result) = self.ready.next() {
-                self.in_flight -= 1;
+            if let Some(result) = self.take() {
                 return Some(result);
             }
-            if self.collect() {
+            if self.adopt_pieces() {
                 continue;
             }
             if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
@@ -277,57 +270,74 @@ where
 
     fn queue(&mut self, items: Vec<I::Item>) {
         let count = items.len();
-        let one_for_all = self.boxes.back_mut().filter(|_| !self.control.ordered);
-        let outbox = match one_for_all {
-            Some(expected) => {
-                expected.left += count;
-                Arc::clone(&expected.outbox)
-            }
-            None => {
-                let outbox = Outbox::new();
-                self.boxes.push_back(Expected { outbox: Arc::clone(&outbox), left: count });
-                outbox
-            }
-        };
-        let part = (self.make)(self.pulled, items, outbox);
+        let expected = (self.make)(self.pulled, items);
         self.pulled += count;
         self.in_flight += count;
         while self.parts.front().is_some_and(|part| part.is_stale()) {
             self.parts.pop_front();
         }
+        let part = Arc::clone(&expected.part);
         self.parts.push_back(Arc::clone(&part));
-        if let Err(error) = (self.control.submit)(part) {
+        self.expected.push_back(expected);
+        if let Err(error) = (self.control.submit)(part.as_task()) {
             self.close(self.control.terms.ended().unwrap_or(error));
         }
     }
 
-    /// Takes what has come in the first box; false if nothing has.
-    fn collect(&mut self) -> bool {
-        let Some(front) = self.boxes.front_mut() else { return false };
-        let Collected { results, pieces } = front.outbox.collect();
-        front.left -= results.len();
-        self.adopt(pieces);
-        if self.control.ordered && self.boxes[0].left == 0 {
-            self.boxes.pop_front();
-        }
-        let any = !results.is_empty();
-        if any {
-            self.starved = false;
-            self.ready = results.into_iter();
-        }
-        any
+    /// How many chunks, from the oldest, results are looked for in. Chunks are begun in their order, so
+    /// twice the number of workers holds all that are running, but for pieces now and then.
+    fn in_sight(&self) -> usize {
+        let most = if self.ordered { 1 } else { 2 * self.control.terms.workers.count };
+        most.min(self.expected.len())
     }
 
-    /// Puts the pieces of the first chunk, which was split, behind what is left of it.
-    fn adopt(&mut self, pieces: Vec<Piece<'s, R>>) {
-        let ordered = self.control.ordered;
-        for (place, Piece { outbox, part, len }) in pieces.into_iter().enumerate() {
-            self.parts.insert(place, part);
-            if ordered {
-                self.boxes[0].left -= len;
-                self.boxes.insert(place + 1, Expected { outbox, left: len });
+    /// The next result, if it is there.
+    fn take(&mut self) -> Option<Result<R, Error>> {
+        loop {
+            if let Some(expected) = self.expected.get_mut(self.at) {
+                if let Some(result) = expected.reader.pop() {
+                    expected.left -= 1;
+                    if expected.left == 0 {
+                        self.expected.remove(self.at);
+                    }
+                    self.in_flight -= 1;
+                    self.calm();
+                    return Some(result);
+                }
             }
+            let in_sight = self.in_sight();
+            let mut expected = self.expected.iter_mut().take(in_sight);
+            self.at = expected.position(|expected| expected.reader.has_next())?;
         }
+    }
+
+    /// Nobody need hurry: something has come.
+    fn calm(&mut self) {
+        if std::mem::take(&mut self.starved) {
+            let in_sight = self.in_sight();
+            let hurried = self.expected.iter().take(in_sight);
+            hurried.for_each(|expected| expected.reader.calm());
+        }
+    }
+
+    /// Puts the pieces of a chunk that was split behind what is left of it; false if there are none.
+    fn adopt_pieces(&mut self) -> bool {
+        for place in 0..self.in_sight() {
+            let pieces = self.expected[place].part.take_pieces();
+            if pieces.is_empty() {
+                continue;
+            }
+            for (nth, piece) in pieces.into_iter().enumerate() {
+                self.expected[place].left -= piece.left;
+                self.parts.insert(nth, Arc::clone(&piece.part));
+                self.expected.insert(place + 1 + nth, piece);
+            }
+            if self.expected[place].left == 0 {
+                self.expected.remove(place);
+            }
+            return true;
+        }
+        false
     }
 
     /// Waits until a result may be there; false if the time was up.
@@ -339,24 +349,40 @@ where
         let cost = self.control.cost.load(Ordering::Relaxed);
         let hurry = self.starved;
         let ask = if hurry { 1 } else { self.flow.ask(cost, self.in_flight) };
-        // The box in which the last of `ask` results will come, and how many must be in it.
-        let mut before = 0;
-        let target = self.boxes.iter().find_map(|expected| {
-            let here = ask - before;
-            before += expected.left.min(here);
-            (before == ask).then_some((&expected.outbox, here))
-        });
-        let Some((outbox, here)) = target else { return true };
         // Whoever asks for more than the next result looks for that after a while by himself.
         let prompt = if ask > 1 { wait::deadline(PROMPT) } else { None };
         let end = [deadline, prompt, terms.deadline].into_iter().flatten().min();
         let woken = terms.workers.wait(end, |waker| {
-            // Woken by the worker that puts the result there, and by `terminate`.
-            outbox.poll(here, hurry, waker) || terms.ended().is_some()
+            // Woken by the worker that puts the result there or splits its chunk, and by `terminate`.
+            self.control.bell.set(waker);
+            self.is_answered(ask, hurry) || terms.ended().is_some()
         });
-        // Until something is collected: what was asked for may be there and the next one not.
+        // Until something comes: what was asked for may be there and the next one not.
         self.starved = true;
         woken || deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Whether `ask` results are there, or a chunk was split. If not, the bell will be rung.
+    fn is_answered(&mut self, ask: usize, hurry: bool) -> bool {
+        let in_sight = self.in_sight();
+        if self.ordered {
+            // Asked of the chunk that the last of them is in.
+            let mut before = 0;
+            let answered = self.expected.iter_mut().find_map(|expected| {
+                let here = expected.left.min(ask - before);
+                before += here;
+                (before == ask).then(|| expected.reader.ask(here, hurry))
+            });
+            let split = self.expected.front().is_some_and(|expected| expected.part.is_split());
+            return split || answered != Some(false);
+        }
+        let each = ask.div_ceil(in_sight);
+        let mut answered = in_sight == 0;
+        for expected in self.expected.iter_mut().take(in_sight) {
+            let here = expected.left.min(each);
+            answered |= expected.reader.ask(here, hurry) || expected.part.is_split();
+        }
+        answered
     }
 
     /// As one of the pool's workers, runs a chunk of this stream that nobody has begun.
@@ -375,7 +401,7 @@ where
     fn close(&mut self, error: Error) {
         discard(self.input.take());
         self.abandon();
-        self.in_flight = self.ready.len();
+        self.in_flight = 0;
         self.end = Some(error);
     }
 }
@@ -384,8 +410,11 @@ impl<I: Iterator, R> Imap<'_, I, R> {
     /// Drops what is not begun and what is not handed out.
     fn abandon(&mut self) {
         self.control.terms.cancel();
-        for expected in self.boxes.drain(..) {
-            expected.outbox.abandon();
+        for expected in self.expected.drain(..) {
+            // A piece is not yet among the parts.
+            for piece in expected.part.take_pieces() {
+                piece.part.abandon();
+            }
         }
         for part in self.parts.drain(..) {
             if !part.is_stale() {

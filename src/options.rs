@@ -13,10 +13,10 @@ use crate::imap::{Imap, Settings};
 use crate::iterable::Iterable;
 use crate::map::{map, map_into};
 use crate::pool::Pool;
+use crate::queue::Task;
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
 use crate::star::{Apply, Star};
-use crate::stream::Part;
 use crate::wait;
 
 /// A pool with options for the next calls, which it has the same verbs for.
@@ -336,7 +336,7 @@ impl<'p> Options<'p> {
         R: Send + 'static,
     {
         let workers = Arc::clone(&self.pool.workers);
-        let submit = move |part: Arc<dyn Part>| workers.submit(part.as_task());
+        let submit = move |part: Arc<dyn Task>| workers.submit(part);
         self.stream_by(ordered, submit, f, items)
     }
 
@@ -344,7 +344,7 @@ impl<'p> Options<'p> {
     pub(crate) fn stream_by<'s, I, F, R>(
         &self,
         ordered: bool,
-        submit: impl Fn(Arc<dyn Part + 's>) -> Result<(), Error> + Send + Sync + 's,
+        submit: impl Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's,
         f: F,
         items: I,
     ) -> Imap<'s, I, R>

@@ -21,7 +21,6 @@ use crate::queue::{Task, TaskRef};
 use crate::raw::{self, Bound, Leases};
 use crate::result::AsyncResult;
 use crate::star::Apply;
-use crate::stream::Part;
 use crate::worker;
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
@@ -192,8 +191,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         R: Send + 'scope,
     {
         let (workers, leases) = (Arc::clone(&self.options.pool.workers), self.leases);
-        let submit =
-            move |part: Arc<dyn Part + 'scope>| workers.submit(leases.lease(part.as_task()));
+        let submit = move |part: Arc<dyn Task + 'scope>| workers.submit(leases.lease(part));
         self.options.stream_by(ordered, submit, f, items)
     }
 

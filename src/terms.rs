@@ -31,6 +31,7 @@ impl Terms {
     }
 
     /// Why nobody shall wait for it any more.
+    #[inline]
     pub(crate) fn ended(&self) -> Option<Error> {
         if self.workers.is_terminated() {
             Some(self.workers.ended())
@@ -46,6 +47,7 @@ impl Terms {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(crate) fn is_asked_to_stop(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

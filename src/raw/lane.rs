@@ -1,0 +1,281 @@
+//! Results on their way from one thread to another, each published as soon as it is there.
+//!
+//! A lane has room for a known number of results. Its [`Writer`] fills it from the front, its
+//! [`Reader`] empties it from the front, and neither locks anything: that is what a stream of tiny
+//! items costs most by.
+//!
+//! The reader may ask to hear of the moment at which a number of results are there. Both sides then
+//! change `written`, the writer by one and the reader by nothing; so of each two such changes one is
+//! the later and sees what went before the other: the writer the question, or the reader the result.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::panic::discard;
+
+/// A lane for `len` results.
+pub(crate) fn lane<T>(len: usize) -> (Writer<T>, Reader<T>) {
+    let mut places = Vec::with_capacity(len);
+    places.resize_with(len, || UnsafeCell::new(MaybeUninit::uninit()));
+    let lane = Arc::new(Lane {
+        head: CachePadded::new(Head {
+            written: AtomicUsize::new(0),
+            asked: AtomicUsize::new(NEVER),
+            hurry: AtomicBool::new(false),
+        }),
+        taken: AtomicUsize::new(0),
+        places: places.into_boxed_slice(),
+    });
+    (Writer { lane: Arc::clone(&lane), written: 0 }, Reader { lane, taken: 0, seen: 0 })
+}
+
+struct Lane<T> {
+    head: CachePadded<Head>,
+    /// How many were taken, left here by the reader when it goes.
+    taken: AtomicUsize,
+    places: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+struct Head {
+    /// How many places are written. Only the writer lets it grow.
+    written: AtomicUsize,
+    /// At how many the reader wants to hear of it.
+    asked: AtomicUsize,
+    /// The reader has had nothing for a while.
+    hurry: AtomicBool,
+}
+
+/// Nothing is asked.
+const NEVER: usize = usize::MAX;
+
+// SAFETY: a place is written by the one `Writer` before `written` says so, and read by the one
+// `Reader` after; so a lane hands values of `T` from thread to thread and never shares one.
+unsafe impl<T: Send> Sync for Lane<T> {}
+// SAFETY: as above; it owns values of `T`.
+unsafe impl<T: Send> Send for Lane<T> {}
+
+/// The end that results go in at.
+pub(crate) struct Writer<T> {
+    lane: Arc<Lane<T>>,
+    /// `Lane::written`, which nobody else changes.
+    written: usize,
+}
+
+impl<T> Writer<T> {
+    /// Makes `value` available. True if the reader asked to hear of it, and it is to be told.
+    ///
+    /// # Panics
+    /// If the lane is full.
+    #[inline]
+    pub(crate) fn push(&mut self, value: T) -> bool {
+        let place = &self.lane.places[self.written];
+        // SAFETY: there is one writer, which is borrowed here. The reader does not look at a place
+        // before `written` has passed it, nor does `Lane::drop`.
+        unsafe { (*place.get()).write(value) };
+        self.written += 1;
+        let head = &self.lane.head;
+        // ORDERING: release, so that the reader sees the value; acquire, so that this thread sees
+        // what was asked if the reader's `ask` came first.
+        head.written.fetch_add(1, Ordering::AcqRel);
+        let asked = head.asked.load(Ordering::Relaxed);
+        // If something else is asked meanwhile, the answer is the reader's own: it has seen this value.
+        self.written >= asked
+            && head
+                .asked
+                .compare_exchange(asked, NEVER, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Whether the reader has had nothing for a while.
+    #[inline]
+    pub(crate) fn is_hurried(&self) -> bool {
+        // ORDERING: advice.
+        self.lane.head.hurry.load(Ordering::Relaxed)
+    }
+}
+
+/// The end that results come out of.
+pub(crate) struct Reader<T> {
+    lane: Arc<Lane<T>>,
+    taken: usize,
+    /// How many are known to be written.
+    seen: usize,
+}
+
+impl<T> Reader<T> {
+    /// The next result, if it is there.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        if !self.has_next() {
+            return None;
+        }
+        let place = &self.lane.places[self.taken];
+        self.taken += 1;
+        // SAFETY: `taken` was below `seen`, which was read from `written` with acquire, so the value
+        // is there and this thread sees it. There is one reader, which is borrowed here and has
+        // counted the place as taken, so the value is moved out once.
+        Some(unsafe { (*place.get()).assume_init_read() })
+    }
+
+    /// Whether there is a next result.
+    #[inline]
+    pub(crate) fn has_next(&mut self) -> bool {
+        if self.taken == self.seen {
+            // ORDERING: pairs with the release in `push`.
+            self.seen = self.lane.head.written.load(Ordering::Acquire);
+        }
+        self.taken < self.seen
+    }
+
+    /// Whether `count` more results are there. If not, [`push`](Writer::push) will say so of the last
+    /// of them, unless something else is asked before; and `hurry` is what the writer is told.
+    pub(crate) fn ask(&mut self, count: usize, hurry: bool) -> bool {
+        let head = &self.lane.head;
+        let wanted = (self.taken + count).min(self.lane.places.len());
+        head.hurry.store(hurry, Ordering::Relaxed);
+        head.asked.store(wanted, Ordering::Relaxed);
+        // ORDERING: release, so that a writer that changes it later sees what is asked; acquire, so
+        // that what an earlier one has written is seen.
+        self.seen = head.written.fetch_add(0, Ordering::AcqRel);
+        self.seen >= wanted
+    }
+
+    /// The writer need not hurry any more.
+    pub(crate) fn calm(&self) {
+        self.lane.head.hurry.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    /// Drops what is there; what comes later goes with the writer.
+    fn drop(&mut self) {
+        while let Some(value) = self.pop() {
+            discard(value);
+        }
+        // ORDERING: read by `Lane::drop` only, which comes after the drop of this `Arc`.
+        self.lane.taken.store(self.taken, Ordering::Relaxed);
+    }
+}
+
+impl<T> Drop for Lane<T> {
+    fn drop(&mut self) {
+        let left = *self.taken.get_mut()..*self.head.written.get_mut();
+        for place in &mut self.places[left] {
+            // SAFETY: both ends are gone. Places below `written` were written, and the reader has left
+            // in `taken` how many of them it moved out.
+            discard(unsafe { place.get_mut().assume_init_read() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    #[test]
+    fn results_come_in_order_while_they_are_written() {
+        const LEN: usize = if cfg!(miri) { 50 } else { 10_000 };
+        let (mut writer, mut reader) = lane(LEN);
+        thread::scope(|scope| {
+            scope.spawn(move || (0..LEN).for_each(|i| drop(writer.push(i.to_string()))));
+            for i in 0..LEN {
+                let value = loop {
+                    match reader.pop() {
+                        Some(value) => break value,
+                        None => thread::yield_now(),
+                    }
+                };
+                assert_eq!(value, i.to_string());
+            }
+        });
+        assert!(reader.pop().is_none());
+    }
+
+    #[test]
+    fn what_is_asked_is_answered_once() {
+        let (mut writer, mut reader) = lane(10);
+        assert!(!writer.push(0));
+        assert!(!reader.ask(3, false));
+        assert_eq!([writer.push(1), writer.push(2), writer.push(3)], [false, true, false]);
+        assert!(reader.ask(3, true));
+        assert!(writer.is_hurried());
+        assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        // More than there will be.
+        assert!(!reader.ask(100, false));
+        assert!(!writer.is_hurried());
+        let told: Vec<bool> = (4..10).map(|i| writer.push(i)).collect();
+        assert_eq!(told, [false, false, false, false, false, true]);
+    }
+
+    /// Each wait ends: who asks and is told no is told later.
+    #[test]
+    fn no_answer_is_lost() {
+        const LEN: usize = if cfg!(miri) { 30 } else { 20_000 };
+        let (mut writer, mut reader) = lane(LEN);
+        let main = thread::current();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for i in 0..LEN {
+                    if writer.push(i) {
+                        main.unpark();
+                    }
+                }
+            });
+            for i in 0..LEN {
+                let value = loop {
+                    if let Some(value) = reader.pop() {
+                        break value;
+                    }
+                    if !reader.ask(1 + i % 3, false) {
+                        thread::park();
+                    }
+                };
+                assert_eq!(value, i);
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_taken_is_dropped_once() {
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+        struct Counted;
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                // ORDERING: a counter of a test, on one thread.
+                DROPS.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (mut writer, mut reader) = lane(10);
+        for _ in 0..5 {
+            writer.push(Counted);
+        }
+        drop(reader.pop());
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+        drop(reader);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 5);
+        writer.push(Counted);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 5);
+        drop(writer);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 6);
+
+        let (mut writer, reader) = lane(10);
+        writer.push(Counted);
+        drop(writer);
+        drop(reader);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "index out of bounds")]
+    fn a_full_lane_takes_no_more() {
+        let (mut writer, _reader) = lane(1);
+        writer.push(1);
+        writer.push(2);
+    }
+}

@@ -1,0 +1,20 @@
+//! The only `unsafe` code of the crate: results written in place, and work that borrows.
+//!
+//! Four things have no safe form, or none that costs nothing; each has a file, in which every block
+//! says why it is sound from what stands in that file alone:
+//!
+//! * [`fill`]: many threads write the results of a map into one `Vec`.
+//! * [`lane`]: a worker hands the results of a chunk to the consumer of a stream, one by one.
+//! * [`lend`]: the workers use what is on the stack of a caller, who waits for them.
+//! * [`scope`]: the same for any number of tasks, which have handles.
+#![allow(unsafe_code)]
+
+mod fill;
+mod lane;
+mod lease;
+mod lend;
+
+pub(crate) use fill::{Run, Slots, fill};
+pub(crate) use lane::{Reader, Writer, lane};
+pub(crate) use lease::{Bound, Leases, scope};
+pub(crate) use lend::{Job, Loan, lend};
