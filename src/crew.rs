@@ -195,14 +195,16 @@ fn build_lasting(
 ) -> Result<Option<Crew>, Error> {
     let mut refused = None;
     let pool = rayon_pool(workers.count).spawn_handler(|rayon_thread| {
-        let (shared, context, ready) = (Arc::clone(workers), context.clone(), ready.clone());
+        let (shared, context) = (Arc::clone(workers), context.clone());
+        // Nobody waits for a thread that has nothing to say.
+        let ready = workers.initializer.as_ref().map(|_| ready.clone());
         let index = rayon_thread.index();
         let main = thread(workers, &context, index).spawn(move || {
             pin(&context, index);
             worker::be(Arc::new(Worker::new(shared.id, index, 0, None)), || {
                 let initialized = shared.initialize();
                 let go_on = initialized.is_ok();
-                let _ = ready.send(initialized);
+                let _ = ready.as_ref().map(|ready| ready.send(initialized));
                 // Whoever builds waits for all senders to go.
                 drop((ready, shared));
                 if go_on {

@@ -1,9 +1,11 @@
 //! The crate's map: who is called when, who claims what, and how late blocks are given back. Over a
 //! collection ([`Ranges`](crate::ranges::Ranges)) or an iterator ([`Pulled`](crate::pulled::Pulled)).
 
+use crate::crew::{self, Crew};
 use crate::load::Load;
 use crate::price;
-use crate::sim::{Ledger, Lock, Model, Ns, Sim, Spent, Then};
+use crate::sim::{Lock, Model, Ns, Sim, Spent, Then};
+use crate::table::Outcome;
 
 /// Neighbouring items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,52 +38,69 @@ pub enum Claim {
 pub trait Source {
     fn claim(&mut self, who: usize, fit: usize, sim: &mut Sim) -> Claim;
     fn has_more(&self, who: usize, sim: &mut Sim) -> bool;
+    /// What only one worker at a time can use, with how long it was used.
+    fn serial(&self) -> Option<(&'static str, Ns)> {
+        None
+    }
     /// Takes the rest of a block back, if it can.
     fn give_back(&mut self, _who: usize, _rest: Block, _sim: &mut Sim) -> bool {
         false
     }
 }
 
-/// What can be changed in the engine. The default is the crate as it is.
+/// What can be changed in the engine. The default is the crate as it was first committed.
 #[derive(Clone, Copy, Debug)]
 pub struct Engine {
-    /// A drainer is started, and the thread woken, under the lock of the crew.
-    pub wakes_in_lock: bool,
+    pub crew: crew::Design,
     /// How many workers one that comes calls before it works.
     pub calls: usize,
     /// Whoever leaves hungry is counted and not only flagged.
     pub counts_hungry: bool,
+    pub look: Look,
+    /// What was given back is claimed before all else and in portions; else as a whole, and last.
+    pub shares_spares: bool,
+}
+
+/// When a worker in a late slice looks whether somebody is hungry.
+#[derive(Clone, Copy, Debug)]
+pub enum Look {
+    /// After each sixteenth of the items.
+    Batch,
+    /// Before each item; but after the clock said that it is too early, not before so many others.
+    Item(usize),
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Engine { wakes_in_lock: true, calls: 1, counts_hungry: false }
+        Engine {
+            crew: crew::Design::default(),
+            calls: 1,
+            counts_hungry: false,
+            look: Look::Batch,
+            shares_spares: false,
+        }
     }
 }
 
-/// How a run ended.
-pub struct Run {
-    pub time: Ns,
-    pub ledger: Ledger,
-    /// How often each item was done.
-    #[cfg(test)]
-    pub done: Vec<u8>,
-}
-
 /// Runs `load` from `source` on `workers`, all asleep, which share `cores`.
-pub fn run(load: &Load, source: impl Source, engine: Engine, workers: usize, cores: usize) -> Run {
+pub fn run(
+    load: &Load,
+    source: impl Source,
+    engine: Engine,
+    workers: usize,
+    cores: usize,
+) -> Outcome {
     let mut map = Map::new(load, source, engine, workers);
     // The caller sleeps nearly always: it is no competitor for a core.
     let cores = if cores < workers { cores } else { workers + 1 };
     let mut sim = Sim::new(workers + 1, cores);
     let time = sim.run(workers, &mut map);
-    let ledger = sim.ledger(workers, time);
-    Run {
-        time,
-        ledger,
-        #[cfg(test)]
-        done: map.done,
-    }
+    #[cfg(test)]
+    assert!(map.done.iter().all(|times| *times == 1), "{} on {workers}", load.name);
+    let mut serial = vec![("the lock under which workers are woken", map.crew.lock.busy())];
+    serial.extend(map.source.serial());
+    let ideal = load.ideal(workers.min(cores));
+    Outcome { time, ideal, workers, ledger: sim.ledger(workers, time), serial }
 }
 
 struct Map<'l, S> {
@@ -95,24 +114,23 @@ struct Map<'l, S> {
     came: usize,
     hungry: usize,
     spare: Vec<Block>,
-    /// How many calls nobody has answered yet.
-    queued: usize,
-    active: usize,
-    looking: Vec<usize>,
     inside: usize,
     left: usize,
     caller: Caller,
-    queue: Lock,
-    crew: Lock,
+    crew: Crew,
     loan: Lock,
+    spares: Lock,
     #[cfg(test)]
     done: Vec<u8>,
 }
 
 struct Worker {
     state: State,
-    asleep: bool,
     fit: usize,
+    /// Its last block was one that had been given back.
+    in_spares: bool,
+    /// How many items it does before it reads the clock again.
+    skip: usize,
     joined: Ns,
     /// When its last slice ended.
     now: Ns,
@@ -123,8 +141,6 @@ struct Worker {
 enum State {
     /// Looks for a call.
     Drain,
-    /// Has found none, and looks again.
-    LookAgain,
     /// Calls so many others before it works.
     Come(usize),
     Claim,
@@ -148,8 +164,9 @@ impl<'l, S: Source> Map<'l, S> {
     fn new(load: &'l Load, source: S, engine: Engine, workers: usize) -> Self {
         let worker = || Worker {
             state: State::Drain,
-            asleep: true,
             fit: 1,
+            in_spares: false,
+            skip: 0,
             joined: 0,
             now: 0,
             block: Block::default(),
@@ -164,48 +181,22 @@ impl<'l, S: Source> Map<'l, S> {
             came: 0,
             hungry: 0,
             spare: Vec::new(),
-            queued: 0,
-            active: 0,
-            looking: Vec::new(),
             inside: 0,
             left: load.len(),
             caller: Caller::Start,
-            queue: Lock::default(),
-            crew: Lock::default(),
+            crew: Crew::new(workers, engine.crew),
             loan: Lock::default(),
+            spares: Lock::default(),
             #[cfg(test)]
             done: vec![0; load.len()],
         }
-    }
-
-    /// Queues a call and starts a drainer if one is missing.
-    fn call(&mut self, who: usize, sim: &mut Sim) {
-        sim.touch(who, &mut self.queue, price::PUSH, Spent::Call);
-        self.queued += 1;
-        self.rouse(who, sim);
-    }
-
-    fn rouse(&mut self, who: usize, sim: &mut Sim) {
-        if let Some(other) = self.looking.pop() {
-            return sim.wake(other, price::LINE);
-        }
-        let asleep = self.workers.iter().position(|worker| worker.asleep);
-        let Some(other) = asleep.filter(|_| self.active < self.workers.len()) else { return };
-        let held = if self.engine.wakes_in_lock { price::CALL } else { price::LOCK };
-        sim.pass(who, &mut self.crew, held, Spent::Call);
-        if !self.engine.wakes_in_lock {
-            sim.spend(who, Spent::Call, price::CALL);
-        }
-        self.active += 1;
-        self.workers[other].asleep = false;
-        sim.wake(other, price::WAKE);
     }
 
     fn call_next(&mut self, who: usize, sim: &mut Sim) -> bool {
         let call = self.called < self.helpers && self.has_work(who, sim);
         if call {
             self.called += 1;
-            self.call(who, sim);
+            self.crew.submit(who, sim);
         }
         call
     }
@@ -223,7 +214,7 @@ impl<'l, S: Source> Map<'l, S> {
     fn feed(&mut self, who: usize, sim: &mut Sim) {
         if self.hungry > 0 && self.has_work(who, sim) {
             self.hungry -= 1;
-            self.call(who, sim);
+            self.crew.submit(who, sim);
         }
     }
 
@@ -231,7 +222,7 @@ impl<'l, S: Source> Map<'l, S> {
         match self.caller {
             Caller::Start => {
                 self.called = 1;
-                self.call(who, sim);
+                self.crew.submit(who, sim);
                 self.caller = Caller::Patience;
                 return Then::Sleep(Some(sim.now() + price::PATIENCE));
             }
@@ -250,7 +241,7 @@ impl<'l, S: Source> Map<'l, S> {
 
     fn worker_steps(&mut self, who: usize, sim: &mut Sim) -> Then {
         match self.workers[who].state {
-            State::Drain | State::LookAgain => return self.drain(who, sim),
+            State::Drain => return self.drain(who, sim),
             State::Come(calls) => {
                 if calls > 0 && self.call_next(who, sim) {
                     self.workers[who].state = State::Come(calls - 1);
@@ -270,40 +261,52 @@ impl<'l, S: Source> Map<'l, S> {
     }
 
     fn drain(&mut self, who: usize, sim: &mut Sim) -> Then {
-        self.looking.retain(|other| *other != who);
-        self.workers[who].asleep = false;
-        if self.queued > 0 {
-            sim.touch(who, &mut self.queue, price::POP, Spent::Claim);
-            sim.pass(who, &mut self.loan, price::LOCK, Spent::Claim);
-            self.queued -= 1;
-            self.inside += 1;
-            self.came += 1;
-            let calls = if self.came > 1 { self.engine.calls } else { 0 };
-            let worker = &mut self.workers[who];
-            (worker.fit, worker.state) = (1, State::Come(calls));
-            if self.queued > 0 {
-                self.rouse(who, sim);
-            }
-            return Then::Step;
+        if let Err(then) = self.crew.take(who, sim) {
+            return then;
         }
-        if let State::Drain = self.workers[who].state {
-            self.workers[who].state = State::LookAgain;
-            self.looking.push(who);
-            return Then::Spin(sim.now() + price::LOOK_AGAIN);
-        }
-        sim.pass(who, &mut self.crew, price::LOCK, Spent::Claim);
-        self.active -= 1;
+        sim.pass(who, &mut self.loan, price::LOCK, Spent::Claim);
+        self.inside += 1;
+        self.came += 1;
+        let calls = if self.came > 1 { self.engine.calls } else { 0 };
         let worker = &mut self.workers[who];
-        (worker.state, worker.asleep) = (State::Drain, true);
-        Then::Sleep(None)
+        (worker.fit, worker.in_spares, worker.state) = (1, false, State::Come(calls));
+        Then::Step
+    }
+
+    /// The next of what was given back.
+    fn claim_spare(&mut self, who: usize, sim: &mut Sim) -> Option<Block> {
+        let last = self.spare.last_mut()?;
+        let worker = &mut self.workers[who];
+        let count = if self.engine.shares_spares {
+            if !std::mem::replace(&mut worker.in_spares, true) {
+                worker.fit = 1;
+            }
+            worker.fit.min(last.len() / 4).max(1)
+        } else {
+            last.len()
+        };
+        sim.pass(who, &mut self.spares, price::CLAIM, Spent::Claim);
+        let block;
+        (block, *last) = last.split(count);
+        if last.len() == 0 {
+            self.spare.pop();
+        }
+        Some(block)
     }
 
     fn claim(&mut self, who: usize, sim: &mut Sim) {
-        let block = match self.source.claim(who, self.workers[who].fit, sim) {
-            Claim::Again => return,
-            Claim::Block(block) => Some(block),
-            Claim::Empty => self.spare.pop(),
-        };
+        let mut block = None;
+        if self.engine.shares_spares {
+            block = self.claim_spare(who, sim);
+            self.workers[who].in_spares = block.is_some();
+        }
+        if block.is_none() {
+            block = match self.source.claim(who, self.workers[who].fit, sim) {
+                Claim::Again => return,
+                Claim::Block(block) => Some(block),
+                Claim::Empty => self.claim_spare(who, sim),
+            };
+        }
         if let Some(block) = block {
             self.workers[who].block = block;
             self.workers[who].state = State::Run;
@@ -344,24 +347,41 @@ impl<'l, S: Source> Map<'l, S> {
 
     /// From look to look.
     fn run_late(&mut self, who: usize, done: usize, slice: usize, sim: &mut Sim) {
-        let late = sim.now() - self.workers[who].now >= 2 * price::SLICE;
-        if late && done < slice && self.hungry > 0 {
-            self.hungry -= 1;
-            let rest = self.workers[who].block;
-            if !self.source.give_back(who, rest, sim) {
-                sim.spend(who, Spent::Claim, price::LOCK);
-                self.spare.push(rest);
+        let batch = (slice / price::LOOKS).max(1);
+        let worker = &mut self.workers[who];
+        let (count, looks, skip) = match self.engine.look {
+            Look::Batch => (batch.min(slice - done), true, 0),
+            Look::Item(skip) => {
+                let skipped = if done.is_multiple_of(batch) { 0 } else { worker.skip };
+                worker.skip = skipped.saturating_sub(1);
+                (1, skipped == 0, skip)
             }
-            self.call(who, sim);
-            self.workers[who].block = Block::default();
-            self.workers[who].state = State::Claim;
-            return;
+        };
+        if looks && self.hungry > 0 {
+            sim.spend(who, Spent::Claim, price::CLOCK);
+            if sim.now() - worker.now >= 2 * price::SLICE {
+                return self.leave_rest(who, sim);
+            }
+            worker.skip = skip;
         }
-        let count = (slice / price::LOOKS).max(1).min(slice - done);
         self.work(who, count, sim);
         let done = done + count;
         self.workers[who].state =
             if done == slice { State::Learn(done) } else { State::Late(done, slice) };
+    }
+
+    /// Gives the rest of a block to somebody hungry.
+    fn leave_rest(&mut self, who: usize, sim: &mut Sim) {
+        self.hungry -= 1;
+        let rest = std::mem::take(&mut self.workers[who].block);
+        if !self.source.give_back(who, rest, sim) {
+            sim.pass(who, &mut self.spares, price::CLAIM, Spent::Claim);
+            self.spare.push(rest);
+        }
+        self.crew.submit(who, sim);
+        // Else its next slice would be late before it begins, and it could go on so for ever.
+        self.workers[who].now = sim.now();
+        self.workers[who].state = State::Claim;
     }
 
     fn learn(&mut self, who: usize, done: usize, sim: &mut Sim) {

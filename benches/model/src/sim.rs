@@ -98,6 +98,7 @@ pub struct Sim {
 pub struct Lock {
     free_at: Ns,
     last: Option<usize>,
+    busy: Ns,
 }
 
 impl Sim {
@@ -157,6 +158,7 @@ impl Sim {
         let transfer = if comes_over { price::LINE } else { 0 };
         lock.free_at = self.now() + wait + transfer + hold;
         lock.last = Some(who);
+        lock.busy += transfer + hold;
         self.spend(who, Spent::Lock, wait + transfer);
         self.spend(who, what, hold);
         wait
@@ -312,6 +314,11 @@ impl Lock {
     /// How long somebody who comes at `now` waits.
     pub fn wait(&self, now: Ns) -> Ns {
         self.free_at.saturating_sub(now)
+    }
+
+    /// How long it was held, or on its way.
+    pub fn busy(&self) -> Ns {
+        self.busy
     }
 }
 
