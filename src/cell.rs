@@ -36,10 +36,24 @@ pub(crate) struct Cell<W, T>(Mutex<Inner<W, T>>);
 
 struct Inner<W, T> {
     stage: Stage<W, T>,
-    callbacks: Vec<Callback<T>>,
-    wakers: Wakers,
+    /// Most results are there before anybody waits: in its own memory, to keep a task small.
+    waiting: Option<Box<Waiting<T>>>,
     /// The handle is gone: the outcome is dropped where it comes to be.
     detached: bool,
+}
+
+/// Who is to hear of the outcome.
+struct Waiting<T> {
+    callbacks: Vec<Callback<T>>,
+    wakers: Wakers,
+}
+
+impl<W, T> Inner<W, T> {
+    fn waiting(&mut self) -> &mut Waiting<T> {
+        self.waiting.get_or_insert_with(|| {
+            Box::new(Waiting { callbacks: Vec::new(), wakers: Wakers::default() })
+        })
+    }
 }
 
 impl<W, T> Cell<W, T> {
@@ -53,8 +67,7 @@ impl<W, T> Cell<W, T> {
     }
 
     fn at(stage: Stage<W, T>) -> Self {
-        let (callbacks, wakers) = (Vec::new(), Wakers::default());
-        Cell(Mutex::new(Inner { stage, callbacks, wakers, detached: false }))
+        Cell(Mutex::new(Inner { stage, waiting: None, detached: false }))
     }
 
     /// Takes the work; `None` if somebody did before or it was resolved.
@@ -97,8 +110,8 @@ impl<W, T> Cell<W, T> {
             discard(work);
             inner = lock(&self.0);
         }
-        while !inner.callbacks.is_empty() {
-            let callbacks = std::mem::take(&mut inner.callbacks);
+        while inner.waiting.as_ref().is_some_and(|waiting| !waiting.callbacks.is_empty()) {
+            let callbacks = std::mem::take(&mut inner.waiting().callbacks);
             drop(inner);
             callbacks.into_iter().for_each(|callback| call(callback, &outcome));
             inner = lock(&self.0);
@@ -110,9 +123,11 @@ impl<W, T> Cell<W, T> {
         } else {
             inner.stage = Stage::Ready(outcome);
         }
-        let wakers = std::mem::take(&mut inner.wakers);
+        let waiting = inner.waiting.take();
         drop(inner);
-        wakers.wake();
+        if let Some(waiting) = waiting {
+            waiting.wakers.wake();
+        }
         discard(unseen);
         true
     }
@@ -122,7 +137,7 @@ impl<W, T> Cell<W, T> {
         let mut inner = lock(&self.0);
         let ready = matches!(inner.stage, Stage::Ready(_) | Stage::Taken(_));
         if let (false, Some(waker)) = (ready, waker) {
-            inner.wakers.add(waker);
+            inner.waiting().wakers.add(waker);
         }
         ready
     }
@@ -167,7 +182,7 @@ impl<W, T> Cell<W, T> {
             }
             other => {
                 inner.stage = other;
-                inner.callbacks.push(callback);
+                inner.waiting().callbacks.push(callback);
             }
         }
     }

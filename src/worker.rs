@@ -111,8 +111,9 @@ pub(crate) trait Cancellable: Send + Sync {
 /// What the thread is running.
 #[derive(Default)]
 struct Frame {
-    /// Tasks that were submitted from here, oldest first, as far as they are not known to be done.
-    children: VecDeque<TaskRef>,
+    /// Tasks that were submitted from here, oldest first, as far as they are not known to be done. Most
+    /// tasks submit none, and a frame is made for each: so it is small until one does.
+    children: Option<Box<VecDeque<TaskRef>>>,
     signal: Option<Arc<dyn Cancellable>>,
 }
 
@@ -158,7 +159,7 @@ pub(crate) fn run(task: Arc<dyn Task + '_>) {
 /// The calling thread runs the user's code of one task while `f` runs, and `signal` is what
 /// [`is_cancelled`] asks in it.
 pub(crate) fn in_task<R>(signal: Arc<dyn Cancellable>, f: impl FnOnce() -> R) -> R {
-    in_frame(Frame { children: VecDeque::new(), signal: Some(signal) }, f)
+    in_frame(Frame { children: None, signal: Some(signal) }, f)
 }
 
 /// The same for a part of a call that says by itself what is asked.
@@ -221,7 +222,7 @@ pub(crate) fn signal() -> Option<Arc<dyn Cancellable>> {
 pub(crate) fn adopt(task: &TaskRef) {
     // Two old ones out for each one in: a task that submits for ever keeps what is not done.
     let done = with(|current| {
-        let children = &mut current.frame.children;
+        let children = current.frame.children.get_or_insert_default();
         let mut done = [None, None];
         for place in &mut done {
             if children.front().is_some_and(|child| child.is_stale()) {
@@ -237,7 +238,7 @@ pub(crate) fn adopt(task: &TaskRef) {
 /// The oldest task that the running one has submitted and nobody has begun.
 pub(crate) fn next_child() -> Option<TaskRef> {
     loop {
-        let child = with(|current| current.frame.children.pop_front()).flatten()?;
+        let child = with(|current| current.frame.children.as_mut()?.pop_front()).flatten()?;
         if !child.is_stale() {
             return Some(child);
         }
