@@ -26,7 +26,7 @@ use crate::flat::Deal;
 use crate::load::{Load, skews};
 use crate::price::{MS, US};
 use crate::sim::Ns;
-use crate::table::{Outcome, WORKERS, print};
+use crate::table::{Outcome, WORKERS, print, print_end};
 
 const ITEMS: usize = 100_000;
 const TOTALS: [Ns; 2] = [40 * MS, 1000 * MS];
@@ -53,10 +53,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A table, and where its design stops scaling.
+fn print_all(title: &str, rows: impl IntoIterator<Item = (String, Vec<Outcome>)>) {
+    let rows: Vec<_> = rows.into_iter().collect();
+    print(title, &rows);
+    print_end(&rows);
+}
+
 /// One table: a row for each of `loads`.
 fn by_load(title: &str, loads: &[Load], run: impl Fn(&Load, usize) -> Outcome) {
     let row = |load: &Load| (load.name.to_owned(), WORKERS.map(|n| run(load, n)).into());
-    print(title, loads.iter().map(row));
+    print_all(title, loads.iter().map(row));
 }
 
 fn maps() {
@@ -88,7 +95,7 @@ fn maps() {
                 (name.to_owned(), WORKERS.map(run).into())
             };
             let title = format!("{}: change by change; {} ms of work", load.name, total / MS);
-            print(&title, design::changes().into_iter().map(row));
+            print(&title, &design::changes().into_iter().map(row).collect::<Vec<_>>());
         }
     }
 }
@@ -120,7 +127,7 @@ fn iterators() {
             };
             let title =
                 format!("uniform: change by change; `next` takes {next} ns, {} ms", total / MS);
-            print(&title, designs.map(row));
+            print(&title, &designs.map(row));
         }
     }
 }
@@ -144,7 +151,10 @@ fn queues() {
                 let run = |n| queue::run(50_000, cost, from, design, n, n);
                 (format!("{} µs", cost as f64 / US as f64), WORKERS.map(run).into())
             };
-            print(&format!("submitted by {who}; {name}"), [100, US, 10 * US, 100 * US].map(row));
+            print_all(
+                &format!("submitted by {who}; {name}"),
+                [100, US, 10 * US, 100 * US].map(row),
+            );
         }
     }
 }
@@ -167,6 +177,6 @@ fn streams() {
             (format!("{} µs", cost as f64 / US as f64), WORKERS.map(run).into())
         };
         let items = [(100, 2_000_000), (US, 1_000_000), (10 * US, 200_000), (100 * US, 40_000)];
-        print(name, items.map(row));
+        print_all(name, items.map(row));
     }
 }
