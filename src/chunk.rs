@@ -11,9 +11,6 @@ pub(crate) const SLICE: Duration = Duration::from_micros(20);
 /// How often, in a slice, a worker looks whether it shall stop or share.
 const LOOKS: usize = 16;
 
-/// A claim is no less than this part of a slice, if that many items are left.
-const LEAST: usize = 64;
-
 /// How an input is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
@@ -47,13 +44,13 @@ impl Cut {
     /// How many of the `left` items at the front of a range to claim, when `fit` items fit a slice.
     ///
     /// One of `shares` equal parts of what is left at the most, down to single items, so that there is
-    /// something for others until the end; but not what is done sooner than claimed.
+    /// something for others until the end, and the last items do not fall to one worker.
     #[inline]
     pub(crate) fn claim(self, left: usize, fit: usize, shares: usize) -> usize {
         if self.single {
             return self.unit.min(left);
         }
-        let want = fit.min((left / shares).max(fit / LEAST));
+        let want = fit.min(left / shares);
         (want / self.unit).max(1).saturating_mul(self.unit).min(left)
     }
 
@@ -94,7 +91,7 @@ impl Pace {
     /// vector instructions from a loop.
     #[inline]
     pub(crate) fn is_tiny(self) -> bool {
-        self.0 > SLICE.as_nanos() as usize
+        self.0 > 2 * SLICE.as_nanos() as usize
     }
 
     /// `done` items took `time`. Grows fourfold at the most, for cheap ones say little of those that
@@ -111,6 +108,10 @@ impl Pace {
 /// The work in one chunk of a stream: so little that nobody notices the wait for the items before his,
 /// so much that the price of a task is lost in it.
 const CHUNK: Duration = Duration::from_micros(200);
+
+/// The work in one chunk for each worker there is, if that is more: what the consumer has to do for a
+/// chunk, while the others make theirs.
+const SHARE: Duration = Duration::from_micros(4);
 
 /// The work that a stream keeps in front of each worker, so that none runs dry while the consumer
 /// sleeps.
@@ -162,7 +163,8 @@ impl Flow {
             let wanted = fit(AHEAD).saturating_mul(self.workers);
             self.window = wanted.min(2 * self.window).clamp(few, MOST * self.workers);
         }
-        self.settle(fit(CHUNK).min(2 * self.chunk));
+        let chunk = CHUNK.max(SHARE.saturating_mul(self.workers as u32));
+        self.settle(fit(chunk).min(2 * self.chunk));
     }
 
     /// Fits the chunk and the window to one another.

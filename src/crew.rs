@@ -24,11 +24,11 @@ pub(crate) enum Crew {
     /// No threads: tasks run where they are submitted.
     Serial,
     /// One pool; rayon picks the thread that a drainer runs on.
-    Lasting(ThreadPool),
+    Lasting(Arc<ThreadPool>),
     /// One pool a place.
     Replaced {
         /// `None` where the worker is being replaced, or was lost.
-        places: Vec<Option<ThreadPool>>,
+        places: Vec<Option<Arc<ThreadPool>>>,
         /// The places without a drainer.
         idle: Vec<usize>,
         /// How many were lost.
@@ -36,30 +36,40 @@ pub(crate) enum Crew {
     },
 }
 
-/// What came of starting a drainer.
+/// Who is to drain the queue.
 pub(crate) enum Start {
-    Started,
+    Idle(Starter),
     AllBusy,
     Retired,
 }
 
+/// An idle worker. To be woken when the lock of the crew is free: a wake-up takes microseconds, for
+/// which nobody else could wake another.
+pub(crate) struct Starter {
+    pool: Arc<ThreadPool>,
+    drain: fn(&Arc<Workers>),
+}
+
+impl Starter {
+    pub(crate) fn start(self, workers: &Arc<Workers>) {
+        let (workers, drain) = (Arc::clone(workers), self.drain);
+        self.pool.spawn(move || drain(&workers));
+    }
+}
+
 impl Crew {
-    /// Has an idle worker drain the queue.
-    pub(crate) fn start(&mut self, workers: &Arc<Workers>) -> Start {
+    /// Finds an idle worker, which counts as busy from now on.
+    pub(crate) fn find_idle(&mut self) -> Start {
         match self {
             Crew::Retired => Start::Retired,
             Crew::Serial => Start::AllBusy,
             Crew::Lasting(pool) => {
-                let workers = Arc::clone(workers);
-                pool.spawn(move || drain_in_turn(&workers));
-                Start::Started
+                Start::Idle(Starter { pool: Arc::clone(pool), drain: drain_in_turn })
             }
             Crew::Replaced { places, idle, .. } => {
                 let Some(index) = idle.pop() else { return Start::AllBusy };
                 let Some(pool) = &places[index] else { return Start::AllBusy };
-                let workers = Arc::clone(workers);
-                pool.spawn(move || drain_until_spent(&workers));
-                Start::Started
+                Start::Idle(Starter { pool: Arc::clone(pool), drain: drain_until_spent })
             }
         }
     }
@@ -226,7 +236,7 @@ fn build_lasting(
     });
     let built = pool.build();
     match (built, refused) {
-        (Ok(pool), _) => Ok(Some(Crew::Lasting(pool))),
+        (Ok(pool), _) => Ok(Some(Crew::Lasting(Arc::new(pool)))),
         (Err(_), Some(error)) => Err(Error::Start(error)),
         (Err(error), None) => Err(Error::Start(io::Error::other(error))),
     }
@@ -308,7 +318,7 @@ impl Place {
         let pool = built.build().map_err(|error| Error::Start(io::Error::other(error)))?;
         self.workers.with_crew(|crew| {
             if let Crew::Replaced { places, .. } = crew {
-                places[self.index] = Some(pool);
+                places[self.index] = Some(Arc::new(pool));
             }
         });
         body.ok_or_else(|| Error::Start(io::Error::other("rayon asked for no thread")))

@@ -53,15 +53,6 @@ enum Failure<E> {
     Panic(Payload),
 }
 
-/// What came of some items.
-enum Step<T, E> {
-    Done,
-    /// Somebody is idle and shall have the rest. Taking it out may have ended in a panic.
-    Paused(Vec<T>, Option<Payload>),
-    /// The first that has no result.
-    Failed(Failure<E>),
-}
-
 /// One map that is going on.
 pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
     order: &'o Order<'w>,
@@ -75,8 +66,10 @@ pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
     called: AtomicUsize,
     /// How many have come.
     came: AtomicUsize,
-    /// A worker left because there was nothing to claim.
-    hungry: AtomicBool,
+    /// How many workers left because there was nothing to claim, and were not called back.
+    hungry: AtomicUsize,
+    /// One of them is the owner of the map, which is woken instead.
+    owner_left: AtomicBool,
     /// Items from this index on are skipped.
     stop: AtomicUsize,
     timed_out: AtomicBool,
@@ -129,7 +122,8 @@ where
             helpers: tasks.min(order.workers.count),
             called: AtomicUsize::new(0),
             came: AtomicUsize::new(0),
-            hungry: AtomicBool::new(false),
+            hungry: AtomicUsize::new(0),
+            owner_left: AtomicBool::new(false),
             stop: AtomicUsize::new(usize::MAX),
             timed_out: AtomicBool::new(false),
             spares: Spares::new(),
@@ -162,12 +156,15 @@ where
         self.came.fetch_add(1, Ordering::Relaxed);
         self.call_next(loan);
         loop {
+            if self.owner_left.swap(false, Ordering::Relaxed) {
+                self.take_hungry();
+            }
             self.share(worker, Some(loan), true);
             let mut idle = false;
-            // Woken by the last worker to leave, and by `feed` when there is something to claim.
+            // Woken by the last worker to leave, and by `call_back` when there is something to claim.
             wait::until(None, |waker| {
                 idle = loan.poll_idle(waker);
-                idle || !self.hungry.load(Ordering::Relaxed)
+                idle || !self.owner_left.load(Ordering::Relaxed)
             });
             if idle && !self.has_work() {
                 return;
@@ -262,7 +259,9 @@ where
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
                 let Some(block) = self.claim(&mut shift) else {
-                    self.hungry.store(true, Ordering::Relaxed);
+                    // `on`, it is the owner.
+                    self.owner_left.fetch_or(on && loan.is_some(), Ordering::Relaxed);
+                    self.hungry.fetch_add(1, Ordering::Relaxed);
                     break;
                 };
                 worker.count();
@@ -314,12 +313,23 @@ where
     /// Calls somebody back who left while there was nothing for him and there is now.
     fn feed(&self, loan: Option<&Arc<Loan>>) {
         let Some(loan) = loan else { return };
-        if self.hungry.load(Ordering::Relaxed)
-            && self.has_work()
-            && self.hungry.swap(false, Ordering::Relaxed)
-        {
-            self.call(loan);
+        if self.hungry.load(Ordering::Relaxed) > 0 && self.has_work() && self.take_hungry() {
+            self.call_back(loan);
+        }
+    }
+
+    /// Counts one out of those who left, who is to be called back.
+    fn take_hungry(&self) -> bool {
+        // ORDERING (of both): the items are handed over under locks. Who comes in vain leaves again.
+        let less = |hungry: usize| hungry.checked_sub(1);
+        self.hungry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn call_back(&self, loan: &Arc<Loan>) {
+        if self.owner_left.swap(false, Ordering::Relaxed) {
             loan.wake_owner();
+        } else {
+            self.call(loan);
         }
     }
 
@@ -334,7 +344,7 @@ where
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
     {
-        static NOBODY: AtomicBool = AtomicBool::new(false);
+        static NOBODY: AtomicUsize = AtomicUsize::new(0);
         let first = block.start;
         let base = first - block.out.len();
         let hungry = if loan.is_some() && self.cut.divisible { &self.hungry } else { &NOBODY };
@@ -350,32 +360,29 @@ where
                 let end = block.start + count;
                 let mut pause = Pause { hungry, begun, skip: 0 };
                 let items = block.items.take(count);
+                let mut taken = None;
                 let run = || match shift.pace.is_tiny() {
-                    true => block.out.extend(items, &self.f).map(|()| None),
-                    false => block.out.extend_until(items, &self.f, || pause.is_due()),
+                    true => block.out.extend(items, &self.f),
+                    false => block.out.extend_until(items, &self.f, || pause.is_due(), &mut taken),
                 };
-                let step = match catch(run) {
-                    Ok(Ok(None)) => Step::Done,
-                    Ok(Ok(Some(rest))) => {
-                        let mut taken = Vec::new();
-                        let panic = catch(|| taken.extend(rest)).err();
-                        Step::Paused(taken, panic)
-                    }
-                    Ok(Err(error)) => Step::Failed(Failure::Item(error)),
-                    Err(payload) => Step::Failed(Failure::Panic(payload)),
-                };
+                let result = catch(run);
                 block.start = base + block.out.len();
-                match step {
-                    Step::Done => done += count,
-                    Step::Paused(taken, panic) => {
-                        if let Some(payload) = panic {
+                match (result, taken) {
+                    (Ok(Ok(())), None) => done += count,
+                    // Somebody is idle and shall have the rest; taking it out may have panicked.
+                    (result, Some(taken)) => {
+                        if let Err(payload) = result {
                             self.fail(block.start + taken.len(), Failure::Panic(payload));
                         }
-                        self.give_back(&mut block, taken, end, left, loan);
+                        self.give_back(&mut block, taken, end, left, shift, loan);
                         return self.keep(base, block, shift);
                     }
-                    Step::Failed(failure) => {
-                        self.fail(block.start, failure);
+                    (Ok(Err(error)), None) => {
+                        self.fail(block.start, Failure::Item(error));
+                        return self.keep(base, block, shift);
+                    }
+                    (Err(payload), None) => {
+                        self.fail(block.start, Failure::Panic(payload));
                         return self.keep(base, block, shift);
                     }
                 }
@@ -399,6 +406,7 @@ where
         taken: Vec<I::Item>,
         end: usize,
         left: fn(I) -> Left<S::Items>,
+        shift: &mut Shift<'r, R>,
         loan: Option<&Arc<Loan>>,
     ) where
         S::Items: Items<Item = I::Item>,
@@ -408,9 +416,11 @@ where
         self.spares.push(Block { start: end, items: left(block.items.take_rest()), out: room });
         let taken = Left::Taken(Batch::from(taken));
         self.spares.push(Block { start: block.start, items: taken, out: taken_room });
-        if let Some(loan) = loan {
-            self.call(loan);
-            loan.wake_owner();
+        // What comes next is not late for the time that this took.
+        shift.now = Instant::now();
+        // He calls the next when he has claimed something.
+        if let (Some(loan), true) = (loan, self.take_hungry()) {
+            self.call_back(loan);
         }
     }
 
@@ -458,9 +468,9 @@ where
     }
 }
 
-/// Whether a worker shall leave the rest of its block to somebody idle, asked before each item.
+/// Whether a worker shall leave the rest of its block to somebody idle, asked after every item or two.
 struct Pause<'e> {
-    hungry: &'e AtomicBool,
+    hungry: &'e AtomicUsize,
     begun: Instant,
     /// How many items to go before the clock is read again.
     skip: u32,
@@ -474,7 +484,7 @@ impl Pause<'_> {
     #[inline]
     fn is_due(&mut self) -> bool {
         // ORDERING: whoever sees it late gives back later.
-        self.hungry.load(Ordering::Relaxed) && self.is_late()
+        self.hungry.load(Ordering::Relaxed) > 0 && self.is_late()
     }
 
     #[cold]
@@ -484,7 +494,7 @@ impl Pause<'_> {
             return false;
         }
         self.skip = 16;
-        self.begun.elapsed() >= 2 * SLICE && self.hungry.swap(false, Ordering::Relaxed)
+        self.begun.elapsed() >= 2 * SLICE
     }
 }
 

@@ -47,23 +47,27 @@ impl<R> Out<'_, R> {
         }
     }
 
-    /// The same until `pause`, which is asked before each item, is true; then returns those that are
-    /// left.
+    /// The same until `pause`, which is asked now and then, is true; then those that are left are
+    /// `taken` out.
     #[inline]
     pub(crate) fn extend_until<I: Iterator, E>(
         &mut self,
         mut items: I,
         f: impl Fn(I::Item) -> Result<R, E>,
         mut pause: impl FnMut() -> bool,
-    ) -> Result<Option<I>, E> {
+        taken: &mut Option<Vec<I::Item>>,
+    ) -> Result<(), E> {
         match self {
-            Out::InPlace(run) => run.extend_until(items, f, pause),
+            Out::InPlace(run) => run.extend_until(items, f, pause, taken),
             Out::Grown(vec) => {
-                while !pause() {
-                    let Some(item) = items.next() else { return Ok(None) };
+                while let Some(item) = items.next() {
                     vec.push(f(item)?);
+                    if pause() {
+                        taken.insert(Vec::new()).extend(items);
+                        break;
+                    }
                 }
-                Ok(Some(items))
+                Ok(())
             }
         }
     }

@@ -243,8 +243,13 @@ impl Workers {
         if self.active.load(Ordering::Relaxed) >= self.count {
             return Ok(());
         }
-        match crew.start(self) {
-            Start::Started => drop(self.active.fetch_add(1, Ordering::Relaxed)),
+        match crew.find_idle() {
+            Start::Idle(worker) => {
+                // Counted first: so the pool is not retired before the drainer has come and gone.
+                self.active.fetch_add(1, Ordering::Relaxed);
+                drop(crew);
+                worker.start(self);
+            }
             // Fewer places than there were; those that are left come to it.
             Start::AllBusy => {}
             Start::Retired => {

@@ -1,0 +1,48 @@
+//! The designs that are compared: what the crate does, and what could be changed.
+
+use crate::crew::{self, Calls};
+use crate::map::{Engine, Look};
+use crate::ranges::{Design, Victim};
+
+/// The engine as first committed: a look each sixteenth of a slice, and what is given back goes to
+/// one worker as a whole.
+pub fn first() -> Design {
+    Design::default()
+}
+
+/// What the crate does: what is given back is claimed in portions by all, and the hungry are looked at
+/// before each item, the clock before each 17th. To be kept up with `src/engine.rs`.
+pub fn current() -> Design {
+    let engine = Engine { look: Look::Item(16), shares_spares: true, ..Engine::default() };
+    Design { engine, ..Design::default() }
+}
+
+/// One change after another, each on top of those before.
+pub fn changes() -> Vec<(&'static str, Design)> {
+    let mut design = current();
+    let mut all = vec![("first commit", first()), ("spares in portions, looks at items", design)];
+    design.engine.look = Look::Item(0);
+    all.push(("+ the clock at each item while somebody is hungry", design));
+    design.engine.counts_hungry = true;
+    all.push(("+ the hungry counted", design));
+    design.engine.crew.wakes_in_lock = false;
+    all.push(("+ wake-ups outside the lock", design));
+    design.victim = Victim::FullestOf(4);
+    all.push(("+ the fullest of 4 at random", design));
+    design.engine.calls = 2;
+    all.push(("+ two calls on arrival", design));
+    design.engine.calls = 1;
+    design.dealt_out = true;
+    all.push(("instead: + input dealt out", design));
+    design.dealt_out = false;
+    design.engine.crew.calls = Calls::Doubling;
+    all.push(("instead: + calls on their way bounded by those awake", design));
+    all
+}
+
+/// All changes that pay.
+pub fn mended() -> Design {
+    let crew = crew::Design { wakes_in_lock: false, ..crew::Design::default() };
+    let engine = Engine { crew, counts_hungry: true, ..current().engine };
+    Design { engine, victim: Victim::FullestOf(4), ..current() }
+}

@@ -1,0 +1,53 @@
+//! Work of a known length: arithmetic, calibrated once, so that no clock is read while it runs.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// A chain of `steps` multiplications, each of which needs the one before.
+#[inline(never)]
+pub fn spin(steps: u32) -> u64 {
+    (0..steps).fold(1, |x: u64, i| x.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ u64::from(i))
+}
+
+/// How long a step of [`spin`] takes here.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    steps_per_second: f64,
+}
+
+impl Clock {
+    /// The fastest of many tries: the others were disturbed.
+    pub fn calibrate() -> Self {
+        const STEPS: u32 = 200_000;
+        let fastest = (0..100)
+            .map(|_| {
+                let start = Instant::now();
+                black_box(spin(black_box(STEPS)));
+                start.elapsed()
+            })
+            .min()
+            .unwrap();
+        Clock { steps_per_second: f64::from(STEPS) / fastest.as_secs_f64() }
+    }
+
+    /// The steps that take this long.
+    pub fn steps(&self, time: Duration) -> u32 {
+        (time.as_secs_f64() * self.steps_per_second).round() as u32
+    }
+
+    /// Steps for each item, in proportion to the weights, that take `total` together.
+    pub fn shares(&self, weights: &[f64], total: Duration) -> Vec<u32> {
+        let one = total.as_secs_f64() * self.steps_per_second / weights.iter().sum::<f64>();
+        weights.iter().map(|weight| (weight * one).round() as u32).collect()
+    }
+}
+
+/// The same order in every run.
+pub fn shuffle<T>(items: &mut [T]) {
+    let mut state = 1_u64;
+    for last in (1..items.len()).rev() {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        items.swap(last, (state >> 33) as usize % (last + 1));
+    }
+}
