@@ -124,8 +124,7 @@ fn iterators(bench: &Bench) -> Table {
     let peers = &bench.peers;
     let (pool, f) = (&peers.parpool, |steps: &u32| spin(*steps));
     for (cost, len) in [(10, 1_000_000), (100, 100_000), (1000, 20_000)] {
-        let total = Duration::from_nanos(cost * len);
-        let xs = bench.clock.shares(&vec![1.0; len as usize], total);
+        let xs = vec![bench.clock.steps(Duration::from_nanos(cost)); len];
         let race = |length| {
             let name = format!("{len} × {cost} ns, {length} length");
             Race::new(name, xs.iter().map(f).collect::<Vec<_>>())
