@@ -302,7 +302,7 @@ where
                     }
                     self.in_flight -= 1;
                     self.calm();
-                    return Some(result);
+                    return Some(result.map_err(|error| *error));
                 }
             }
             let in_sight = self.in_sight();

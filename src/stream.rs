@@ -55,9 +55,13 @@ impl Bell {
     }
 }
 
+/// A result on its way. The error is rare, and boxed because a stream of tiny items costs what the bytes
+/// cost that go from core to core.
+pub(crate) type Sent<R> = Result<R, Box<Error>>;
+
 /// The results of one chunk, for the consumer.
 pub(crate) struct Expected<'s, R> {
-    pub(crate) reader: Reader<Result<R, Error>>,
+    pub(crate) reader: Reader<Sent<R>>,
     /// How many are to come.
     pub(crate) left: usize,
     pub(crate) part: Arc<dyn Part<R> + 's>,
@@ -95,7 +99,7 @@ pub(crate) struct Chunk<'s, F, T, R> {
 struct Work<F, T, R> {
     f: Arc<F>,
     items: Vec<T>,
-    results: Writer<Result<R, Error>>,
+    results: Writer<Sent<R>>,
 }
 
 impl<'s, F, T, R> Chunk<'s, F, T, R>
@@ -122,14 +126,15 @@ where
         Expected { reader, left, part }
     }
 
-    fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Result<R, Error>>) {
+    fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
         let look = (items.len() / 8).max(1);
         let begun = Instant::now();
         let mut items = items.into_iter();
         let (mut done, mut until_look) = (0, look);
         while let Some(item) = items.next() {
-            let result = catch(|| f(item))
-                .map_err(|payload| Error::Panicked(Panic::new(payload, Some(self.first + done))));
+            let result = catch(|| f(item)).map_err(|payload| {
+                Box::new(Error::Panicked(Panic::new(payload, Some(self.first + done))))
+            });
             if results.push(result) {
                 self.control.bell.ring();
             }

@@ -40,7 +40,8 @@ impl Clock {
         let mut steps = time * self.steps_per_second;
         // The calls to short chains overlap in the processor, so these need more steps.
         let calls = (1e-3 / time) as u32;
-        for _ in 0..if calls > 100 { 5 } else { 0 } {
+        let corrections = if (1e-9..1e-5).contains(&time) { 5 } else { 0 };
+        for _ in 0..corrections {
             steps *= time / shortest(20, calls, steps.round() as u32);
         }
         steps.round() as u32
