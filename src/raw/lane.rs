@@ -183,7 +183,7 @@ mod tests {
         const LEN: usize = if cfg!(miri) { 50 } else { 10_000 };
         let (mut writer, mut reader) = lane(LEN);
         thread::scope(|scope| {
-            scope.spawn(move || (0..LEN).for_each(|i| drop(writer.push(i.to_string()))));
+            scope.spawn(move || (0..LEN).for_each(|i| _ = writer.push(i.to_string())));
             for i in 0..LEN {
                 let value = loop {
                     match reader.pop() {
