@@ -7,7 +7,7 @@ use crate::sim::{Lock, Ns, Sim, Spent, Then};
 /// What can be changed. The default is the crate as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Design {
-    /// A drainer is started, and its thread woken, under a lock.
+    /// A drainer is started, and its thread woken, under a lock, as in the first commit.
     pub wakes_in_lock: bool,
     pub calls: Calls,
     /// How many tasks a drainer takes at a time.
@@ -27,7 +27,7 @@ pub enum Calls {
 
 impl Default for Design {
     fn default() -> Self {
-        Design { wakes_in_lock: true, calls: Calls::Any, batch: 1, deques: false }
+        Design { wakes_in_lock: false, calls: Calls::Any, batch: 1, deques: false }
     }
 }
 

@@ -7,20 +7,21 @@ use crate::ranges::{Design, Victim};
 /// The engine as first committed: a look each sixteenth of a slice, and what is given back goes to
 /// one worker as a whole.
 pub fn first() -> Design {
-    Design::default()
+    let crew = crew::Design { wakes_in_lock: true, ..crew::Design::default() };
+    Design { engine: Engine { crew, ..Engine::default() }, ..Design::default() }
 }
 
 /// The second: what is given back is claimed in portions by all, and the hungry are looked at before
 /// each item, the clock before each 17th.
 pub fn second() -> Design {
-    let engine = Engine { look: Look::Item(16), shares_spares: true, ..Engine::default() };
-    Design { engine, ..Design::default() }
+    let engine = Engine { look: Look::Item(16), shares_spares: true, ..first().engine };
+    Design { engine, ..first() }
 }
 
 /// What the crate does: the second with what the model found most worth changing, a count of the hungry
 /// and wake-ups outside the lock. To be kept up with `src/engine.rs` and `src/workers.rs`.
 pub fn current() -> Design {
-    let crew = crew::Design { wakes_in_lock: false, ..crew::Design::default() };
+    let crew = crew::Design::default();
     let engine = Engine { crew, counts_hungry: true, ..second().engine };
     Design { engine, ..second() }
 }

@@ -134,12 +134,11 @@ fn iterators() {
 
 fn queues() {
     let base = crew::Design::default();
-    let outside = crew::Design { wakes_in_lock: false, ..base };
-    let one = crew::Design { calls: Calls::One, ..outside };
-    let doubling = crew::Design { calls: Calls::Doubling, ..outside };
+    let one = crew::Design { calls: Calls::One, ..base };
+    let doubling = crew::Design { calls: Calls::Doubling, ..base };
     let designs = [
+        ("first commit", crew::Design { wakes_in_lock: true, ..base }),
         ("as it is", base),
-        ("wake-ups outside the lock", outside),
         ("+ at most one call on its way", one),
         ("+ calls on their way bounded by those awake", doubling),
         ("+ tasks taken 16 at a time", crew::Design { batch: 16, ..doubling }),
@@ -161,15 +160,20 @@ fn queues() {
 
 fn streams() {
     let base = stream::Design::default();
-    let outside = crew::Design { wakes_in_lock: false, calls: Calls::Doubling, ..base.crew };
-    let calls = stream::Design { crew: outside, ..base };
-    let cheap = stream::Design { hand: 5, post: 5, ..calls };
+    let locked = price::LOCKED;
+    let first = stream::Design {
+        crew: design::first().engine.crew,
+        hand: locked,
+        post: locked,
+        wide: false,
+        ..base
+    };
+    let crew = crew::Design { calls: Calls::Doubling, ..base.crew };
     let designs = [
+        ("first commit", first),
         ("as it is", base),
-        ("wake-ups outside the lock, bounded by those awake", calls),
-        ("+ results in batches, 5 ns each", cheap),
-        ("+ chunks at 0.3 µs", stream::Design { chunk: 300, ..cheap }),
-        ("+ chunks of 4 µs of work for each worker", stream::Design { wide: true, ..cheap }),
+        ("+ calls on their way bounded by those awake", stream::Design { crew, ..base }),
+        ("+ chunks at 0.3 µs", stream::Design { crew, chunk: 300, ..base }),
     ];
     for (name, design) in designs {
         let row = |(cost, items): (Ns, usize)| {

@@ -6,7 +6,7 @@ use crate::price;
 use crate::sim::{Lock, Ns, Sim, Spent};
 use crate::table::Outcome;
 
-/// What can be changed. The default is the crate as it is.
+/// What can be changed. The default has the engine as it was first committed.
 #[derive(Clone, Copy, Debug)]
 pub struct Design {
     pub engine: Engine,

@@ -160,7 +160,7 @@ mod tests {
     fn all_the_work_is_done_and_no_faster_than_possible() {
         for design in [
             Design::default(),
-            Design { batch: 16, wakes_in_lock: false, ..Design::default() },
+            Design { batch: 16, wakes_in_lock: true, ..Design::default() },
             Design { deques: true, ..Design::default() },
         ] {
             for (from, workers) in [(From::Outside, 1), (From::Tasks, 3), (From::Tasks, 64)] {

@@ -6,7 +6,7 @@ use crate::price;
 use crate::sim::{Lock, Sim, Spent};
 use crate::table::Outcome;
 
-/// What can be changed. The default is the crate as it is.
+/// What can be changed. The default has the engine as it was first committed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Design {
     pub engine: Engine,
@@ -149,7 +149,7 @@ mod tests {
         let engines = [
             Engine::default(),
             Engine {
-                crew: crew::Design { wakes_in_lock: false, ..crew::Design::default() },
+                crew: crew::Design { wakes_in_lock: true, ..crew::Design::default() },
                 calls: 2,
                 counts_hungry: true,
                 look: Look::Item(16),

@@ -1,5 +1,5 @@
 //! An ordered stream: the consumer pulls the input in chunks and hands the results out; the workers
-//! put them one by one into the box of their chunk.
+//! put them one by one into the lane of their chunk.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ pub struct Design {
     pub crew: crew::Design,
     /// The price of handing out one result.
     pub hand: Ns,
-    /// The price of putting one result into a box.
+    /// The price of putting one result into a lane.
     pub post: Ns,
     /// The price of making a chunk.
     pub chunk: Ns,
@@ -40,7 +40,7 @@ impl Default for Design {
             hand: price::HAND,
             post: price::POST,
             chunk: price::CHUNK,
-            wide: false,
+            wide: true,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p parpool-peers -- [map|skew|stream|submit|lifecycle|memory|all]...
 //!     [--rounds N] [--workers N] [--check] [--svg DIR]
+//! cargo run --release -p parpool-peers -- python [--workers N]
 //! ```
 //!
 //! Each cell is the median of the rounds, with the lower and the upper quartile. With `--check` the
@@ -13,6 +14,7 @@ mod lifecycle;
 mod map;
 mod memory;
 mod peers;
+mod python;
 mod race;
 mod skew;
 mod stream;
@@ -41,12 +43,20 @@ struct Arguments {
     workers: usize,
     check: bool,
     svg: Option<PathBuf>,
+    /// Only our side of the comparison with Python's pools.
+    python: bool,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed =
-            Arguments { groups: Vec::new(), rounds: 11, workers: cores(), check: false, svg: None };
+        let mut parsed = Arguments {
+            groups: Vec::new(),
+            rounds: 11,
+            workers: cores(),
+            check: false,
+            svg: None,
+            python: false,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
@@ -54,6 +64,7 @@ impl Arguments {
                 "--workers" => parsed.workers = number(&value()?)?,
                 "--check" => parsed.check = true,
                 "--svg" => parsed.svg = Some(value()?.into()),
+                "python" => parsed.python = true,
                 "all" => parsed.groups.extend(GROUPS),
                 name => match GROUPS.iter().find(|group| **group == name) {
                     Some(group) => parsed.groups.push(group),
@@ -85,9 +96,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let Arguments { groups, rounds, workers, check, svg } = arguments;
-    println!("{}", machine(workers, rounds));
+    let Arguments { groups, rounds, workers, check, svg, python } = arguments;
     let bench = Bench { rounds, clock: Clock::calibrate(), peers: Peers::new(workers) };
+    if python {
+        python::print(&bench);
+        return ExitCode::SUCCESS;
+    }
+    println!("{}", machine(workers, rounds));
     let mut missed = Vec::new();
     for group in GROUPS.into_iter().filter(|group| groups.contains(group)) {
         let tables = match group {
