@@ -2,15 +2,15 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crate::context::Context;
 use crate::crew;
 use crate::error::Error;
 use crate::pool::Pool;
 use crate::star::Star;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::worker;
 use crate::workers::{Initializer, Workers};
 

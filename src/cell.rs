@@ -11,12 +11,11 @@
 //! The work and its outcome share their place. User code (work, callbacks, wakers, `Drop`) never
 //! runs under the lock.
 
-use std::sync::Mutex;
 use std::task::Waker;
 
 use crate::error::Error;
 use crate::panic::{catch, discard};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::wait::Wakers;
 
 pub(crate) type Outcome<T> = Result<T, Error>;

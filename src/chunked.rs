@@ -4,7 +4,7 @@
 //! (On other pools `map_async` is one task that does a whole blocking `map` on its worker.)
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;

@@ -8,8 +8,8 @@
 //! An item that fails moves `stop` down to its index. What lies above and has not begun is skipped,
 //! what lies below is still done, for it may fail too and then wins.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::queue::Task;
 use crate::raw::{self, Job, Loan, Run};
 use crate::source::{Ask, Batch, Block, Claim, Items, Out, Source};
 use crate::spare::{Left, Spares};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::terms::Terms;
 use crate::wait;
 use crate::worker::{self, Cancellable, Worker};

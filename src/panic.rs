@@ -3,9 +3,8 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// What a `panic!` threw.
 pub(crate) type Payload = Box<dyn Any + Send>;

@@ -188,7 +188,7 @@ impl Pool {
     /// again.
     ///
     /// The first use of fresh memory costs some 2 microseconds a page, which is 4 nanoseconds for each
-    /// `f64`: a cheap closure over many items runs up to three times faster into memory that was used
+    /// `f64`: a cheap closure over many items runs several times faster into memory that was used
     /// before.
     ///
     /// # Errors

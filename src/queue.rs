@@ -73,8 +73,7 @@ fn take(queue: &Injector<TaskRef>) -> Option<TaskRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::lock;
-    use std::sync::Mutex;
+    use crate::sync::{Mutex, lock};
 
     struct Numbered {
         number: usize,

@@ -1,6 +1,5 @@
 //! Where the workers of a map claim their items from: a collection cut into ranges, or an iterator.
 
-use std::sync::Mutex;
 use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -10,7 +9,7 @@ use rayon::iter::plumbing::Producer;
 use crate::chunk::Cut;
 use crate::panic::{Payload, catch, discard};
 use crate::raw::{Run, Slots};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// Neighbouring items that one worker claimed, with the room for their results.
 pub(crate) struct Block<'r, I, R> {

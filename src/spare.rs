@@ -3,13 +3,12 @@
 //! It is claimed from the front, in the small portions of somebody who knows nothing of the items yet.
 //! To hand out halves would not do: expensive neighbours would stay in the one half, with one worker.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::Cut;
 use crate::panic::discard;
 use crate::source::{Batch, Block, Items};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The items of a block, or some of them that were taken out and not run.
 pub(crate) enum Left<I: Items> {

@@ -1,7 +1,7 @@
 //! The workers' side of a stream: chunks of its items.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::raw::{Reader, Writer, lane};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
 

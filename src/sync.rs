@@ -1,6 +1,22 @@
-//! Locks that a panic does not poison.
+//! What threads share: the standard library's, or the model checker's with `--cfg loom`.
+//!
+//! Only what is modelled takes its types from here; see the modules called `models`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+#[cfg(not(loom))]
+pub(crate) use {
+    crossbeam_utils::sync::{Parker, Unparker},
+    std::sync::{Arc, Mutex, MutexGuard, atomic},
+    std::thread_local,
+};
+
+#[cfg(loom)]
+pub(crate) use {
+    loom::cell::UnsafeCell,
+    loom::sync::{Arc, Mutex, MutexGuard, atomic},
+    modelled::{Parker, Unparker, thread_local},
+};
 
 /// Locks `mutex`, whatever happened to an earlier holder.
 ///
@@ -8,4 +24,84 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// leaves its data whole before it calls anything that could panic; so there is nothing to poison.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// That of `std`, with loom's way in.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
+/// What loom does not have.
+#[cfg(loom)]
+mod modelled {
+    use super::{Arc, Mutex, lock};
+    use loom::sync::Condvar;
+    use std::time::Instant;
+
+    /// Loom's takes no constants.
+    macro_rules! local {
+        ($(#[$doc:meta])* static $name:ident: $type:ty = const $value:block;) => {
+            loom::thread_local! { static $name: $type = $value; }
+        };
+    }
+    pub(crate) use local as thread_local;
+
+    type Token = Arc<(Mutex<bool>, Condvar)>;
+
+    pub(crate) struct Parker(Unparker);
+
+    #[derive(Clone)]
+    pub(crate) struct Unparker(Token);
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Parker(Unparker(Arc::new((Mutex::new(false), Condvar::new()))))
+        }
+
+        pub(crate) fn unparker(&self) -> &Unparker {
+            &self.0
+        }
+
+        pub(crate) fn park(&self) {
+            let (token, changed) = &*self.0.0;
+            let mut token = lock(token);
+            while !std::mem::take(&mut *token) {
+                token = changed.wait(token).unwrap();
+            }
+        }
+
+        /// There is no time in a model: a time is up as soon as it is looked at.
+        pub(crate) fn park_deadline(&self, deadline: Instant) {
+            debug_assert!(Instant::now() >= deadline);
+        }
+    }
+
+    impl Unparker {
+        pub(crate) fn unpark(&self) {
+            let (token, changed) = &*self.0;
+            *lock(token) = true;
+            changed.notify_one();
+        }
+    }
+}
+
+/// Explores the interleavings of `f` in which no more than three times a thread that could go on is
+/// made to wait: what is not found with two or three, is hardly ever found with more.
+#[cfg(all(test, loom))]
+pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(f);
 }

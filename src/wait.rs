@@ -7,13 +7,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::sync::{Parker, Unparker};
-
-use crate::sync::lock;
+use crate::sync::{self, Mutex, Parker, Unparker, lock};
 
 /// The moment `timeout` from now; `None`, for ever, where the clock does not reach that far.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
@@ -83,7 +81,7 @@ fn with_parker<R>(f: impl FnOnce(&Parker, &Waker) -> R) -> R {
         (parker, waker)
     }
 
-    thread_local! {
+    sync::thread_local! {
         /// Kept from wait to wait; taken out while one goes on, so that a wait inside `ready` (a
         /// `Drop` of the user's, say) has another and cannot eat this one's wake-up.
         static SPARE: RefCell<Option<(Parker, Waker)>> = const { RefCell::new(None) };

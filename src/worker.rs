@@ -8,11 +8,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::panic::{catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// One worker of one pool, as far as its thread needs to know it.
 pub(crate) struct Worker {

@@ -2,12 +2,12 @@
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crossbeam_utils::CachePadded;
 
 use crate::panic::discard;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::worker::{self, Locals, Worker};
 
 /// Tables that workers share; more than one so that many workers do not queue for one lock.

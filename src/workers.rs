@@ -17,7 +17,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use crate::crew::{Crew, Start};
 use crate::error::Error;
 use crate::panic::{Panic, catch};
 use crate::queue::{Queue, TaskRef};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::wait::{self, Event, Sleepers};
 use crate::worker::{self, Worker};
 
@@ -430,7 +430,7 @@ impl Workers {
     }
 
     /// Lets the threads go if there is nothing to do and nothing can come.
-    fn retire_if_done(&self, mut crew: std::sync::MutexGuard<'_, Crew>) {
+    fn retire_if_done(&self, mut crew: crate::sync::MutexGuard<'_, Crew>) {
         // ORDERING: after the caller's change of `state` or `active`, before the looks at the
         // others; whoever changes the last of them sees all.
         fence(Ordering::SeqCst);

@@ -984,7 +984,11 @@ fn d04_a_blocking_callback_delays_no_other_result() {
         for kind in [Kind::Lasting(2), Kind::Replaced(2, 2)] {
             let pool = kind.pool();
             let (gate, mut opener) = gate();
-            let slow = pool.apply_async(|| 1, ()).callback(move |_| gate.pass());
+            let (start, began) = bounded::<()>(0);
+            let task = move || began.recv().map_or(1, |()| 1);
+            let slow = pool.apply_async(task, ()).callback(move |_| gate.pass());
+            // Only now: a callback that comes after the value runs on this thread.
+            drop(start);
             opener.wait_for(1);
             let others: Vec<_> = (0..20).map(|i| pool.apply_async(square, (i,))).collect();
             for (other, i) in others.into_iter().zip(0..) {

@@ -392,6 +392,44 @@ proptest! {
         }
     }
 
+    /// Blocks that turn out dear are given back half done, and shared again by all.
+    #[test]
+    fn what_is_shared_again_is_done_and_dropped_once(
+        dear in prop::collection::btree_set(0..3000_usize, 1..4),
+        neighbours in 1..6_usize,
+        panics_at in prop::option::of(0..3000_usize),
+    ) {
+        for (kind, pool) in pools() {
+            for known in [true, false] {
+                let drops = Drops::default();
+                let items: Vec<Counted> = (0..3000).map(|i| drops.make(i)).collect();
+                let f = |x: Counted| {
+                    let i = x.value();
+                    if dear.range(..=i).next_back().is_some_and(|first| i < first + neighbours) {
+                        thread::sleep(Duration::from_micros(100));
+                    }
+                    assert!(Some(i) != panics_at, "{ON_PURPOSE}");
+                    drops.make(i)
+                };
+                let result = match known {
+                    true => pool.map(f, items),
+                    false => pool.map(f, items.into_iter().filter(|_| true)),
+                };
+                match (result, panics_at) {
+                    (Ok(values), None) => {
+                        prop_assert!(values.iter().map(Counted::value).eq(0..3000), "{:?}", kind);
+                    }
+                    (Err(Error::Panicked(panic)), Some(_)) => {
+                        prop_assert_eq!(panic.index(), panics_at, "{:?}", kind);
+                        prop_assert_eq!(drops.alive(), 0);
+                    }
+                    (other, _) => panic!("{kind:?}: {:?}", other.map(|values| values.len())),
+                }
+                drops.assert_each_once();
+            }
+        }
+    }
+
     #[test]
     fn what_times_out_leaks_nothing(len in 50..300_usize, size in chunksizes()) {
         for (kind, pool) in pools() {

@@ -8,14 +8,13 @@
 //! change `written`, the writer by one and the reader by nothing; so of each two such changes one is
 //! the later and sees what went before the other: the writer the question, or the reader the result.
 
-use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 use crate::panic::discard;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Arc, UnsafeCell};
 
 /// A lane for `len` results.
 pub(crate) fn lane<T>(len: usize) -> (Writer<T>, Reader<T>) {
@@ -75,7 +74,7 @@ impl<T> Writer<T> {
         let place = &self.lane.places[self.written];
         // SAFETY: there is one writer, which is borrowed here. The reader does not look at a place
         // before `written` has passed it, nor does `Lane::drop`.
-        unsafe { (*place.get()).write(value) };
+        place.with_mut(|place| unsafe { (*place).write(value) });
         self.written += 1;
         let head = &self.lane.head;
         // ORDERING: release, so that the reader sees the value; acquire, so that this thread sees
@@ -118,7 +117,7 @@ impl<T> Reader<T> {
         // SAFETY: `taken` was below `seen`, which was read from `written` with acquire, so the value
         // is there and this thread sees it. There is one reader, which is borrowed here and has
         // counted the place as taken, so the value is moved out once.
-        Some(unsafe { (*place.get()).assume_init_read() })
+        Some(place.with_mut(|place| unsafe { (*place).assume_init_read() }))
     }
 
     /// Whether there is a next result.
@@ -163,16 +162,103 @@ impl<T> Drop for Reader<T> {
 
 impl<T> Drop for Lane<T> {
     fn drop(&mut self) {
-        let left = *self.taken.get_mut()..*self.head.written.get_mut();
-        for place in &mut self.places[left] {
+        // ORDERING: this is the last owner, and the drop of the others came before.
+        let taken = self.taken.load(Ordering::Relaxed);
+        let written = self.head.written.load(Ordering::Relaxed);
+        for place in &self.places[taken..written] {
             // SAFETY: both ends are gone. Places below `written` were written, and the reader has left
             // in `taken` how many of them it moved out.
-            discard(unsafe { place.get_mut().assume_init_read() });
+            discard(place.with_mut(|place| unsafe { (*place).assume_init_read() }));
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::{Mutex, lock, model};
+    use loom::sync::Notify;
+    use loom::thread;
+
+    /// Each result is seen once, in order, as it was written.
+    #[test]
+    fn results_cross_in_order() {
+        model(|| {
+            let (mut writer, mut reader) = lane(2);
+            let thread = thread::spawn(move || {
+                writer.push(Box::new(1));
+                writer.push(Box::new(2));
+            });
+            let mut seen = Vec::new();
+            while seen.len() < 2 {
+                match reader.pop() {
+                    Some(value) => seen.push(*value),
+                    None => thread::yield_now(),
+                }
+            }
+            assert_eq!(seen, [1, 2]);
+            thread.join().unwrap();
+        });
+    }
+
+    /// Who asks and is told no is told later: the reader sleeps and is always woken.
+    #[test]
+    fn no_answer_is_lost() {
+        for count in 1..=3 {
+            model(move || {
+                let (mut writer, mut reader) = lane(3);
+                let bell = Arc::new(Notify::new());
+                let rings = Arc::clone(&bell);
+                let thread = thread::spawn(move || {
+                    for i in 0..3 {
+                        if writer.push(Box::new(i)) {
+                            rings.notify();
+                        }
+                    }
+                });
+                for i in 0..3 {
+                    let value = loop {
+                        match reader.pop() {
+                            Some(value) => break value,
+                            None if reader.ask(count, false) => {}
+                            None => bell.wait(),
+                        }
+                    };
+                    assert_eq!(*value, i);
+                }
+                thread.join().unwrap();
+            });
+        }
+    }
+
+    /// Whichever end goes first, what was not taken is dropped, once.
+    #[test]
+    fn what_is_left_is_dropped_once() {
+        struct Counted(Arc<Mutex<usize>>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                *lock(&self.0) += 1;
+            }
+        }
+        model(|| {
+            let drops = Arc::new(Mutex::new(0));
+            let (mut writer, mut reader) = lane(2);
+            let thread = thread::spawn({
+                let drops = Arc::clone(&drops);
+                move || {
+                    writer.push(Counted(Arc::clone(&drops)));
+                    writer.push(Counted(drops));
+                }
+            });
+            drop(reader.pop());
+            drop(reader);
+            thread.join().unwrap();
+            assert_eq!(*lock(&drops), 2);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;

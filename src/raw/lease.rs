@@ -1,14 +1,14 @@
 //! Any number of tasks that borrow and have handles: what a scope is made of.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::call::Pending;
 use crate::panic::{catch, discard};
 use crate::queue::Task;
 use crate::result::AsyncResult;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::wait;
 use crate::worker;
 

@@ -1,10 +1,10 @@
 //! A closure and an input that borrow from the caller's stack, lent to the workers until none of them
 //! can touch them any more; as `std::thread::scope` does.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::wait;
 
 /// What [`lend`] hands to the workers: work that several threads may join.
@@ -111,7 +111,72 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
     body(&owner.0)
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::{UnsafeCell, model};
+    use loom::thread;
+
+    /// What the owner lends, and uses again without a lock when it has it back.
+    struct Lent {
+        inside: Mutex<()>,
+        used: UnsafeCell<usize>,
+    }
+
+    // SAFETY: `work` uses it under the lock, and the owner when nobody is inside; which is what loom
+    // looks at.
+    unsafe impl Sync for Lent {}
+
+    impl Job for Lent {
+        fn work(&self, _: &Arc<Loan>) {
+            let _inside = lock(&self.inside);
+            // SAFETY: as above.
+            self.used.with_mut(|used| unsafe { *used += 1 });
+        }
+    }
+
+    /// Nobody is at the job when `lend` has returned, whenever the others come.
+    #[test]
+    fn a_loan_is_over_when_lend_returns() {
+        model(|| {
+            let job = Lent { inside: Mutex::new(()), used: UnsafeCell::new(0) };
+            let threads = lend(&job, |loan| {
+                [0, 1].map(|_| {
+                    let loan = Arc::clone(loan);
+                    thread::spawn(move || loan.join())
+                })
+            });
+            // SAFETY: the job was taken back.
+            let used = job.used.with_mut(|used| unsafe { *used });
+            assert!(used <= 2);
+            // Gone before the threads are.
+            drop(job);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    /// An owner that waits for somebody to have left is woken.
+    #[test]
+    fn the_last_to_leave_wakes_the_owner() {
+        model(|| {
+            let job = Lent { inside: Mutex::new(()), used: UnsafeCell::new(0) };
+            let thread = lend(&job, |loan| {
+                let other = Arc::clone(loan);
+                let thread = thread::spawn(move || other.join());
+                wait::until(None, |waker| {
+                    let idle = loan.poll_idle(waker);
+                    let _inside = lock(&job.inside);
+                    // SAFETY: under the lock.
+                    idle && job.used.with_mut(|used| unsafe { *used == 1 })
+                });
+                thread
+            });
+            thread.join().unwrap();
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
