@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
-
 use crate::sync::{Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};

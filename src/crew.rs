@@ -284,27 +284,28 @@ impl Place {
             let _ = before.join().map_err(crate::panic::discard);
         }
         pin(&self.context, self.index);
-        let Place { workers, index, generation, .. } = &self;
-        let worker = Arc::new(Worker::new(workers.id, *index, *generation, workers.life));
-        worker::be(Arc::clone(&worker), || match (self.open(), ready) {
-            (Ok(rayon_thread), ready) => {
-                match ready {
-                    Some(ready) => drop(ready.send(Ok(()))),
-                    // It takes the place of a drainer.
-                    None => self.resume(),
+        let id = self.workers.id;
+        let worker = Arc::new(Worker::new(id, self.index, self.generation, self.workers.life));
+        worker::be(Arc::clone(&worker), || {
+            match (self.open(), ready) {
+                (Ok(rayon_thread), ready) => {
+                    match ready {
+                        Some(ready) => drop(ready.send(Ok(()))),
+                        // It takes the place of a drainer.
+                        None => self.resume(),
+                    }
+                    // Returns when the pool is dropped, by a spent worker or when all work is done.
+                    rayon_thread.run();
                 }
-                // Returns when the pool is dropped, by a spent worker or when all work is done.
-                rayon_thread.run();
-                if worker.is_spent() {
-                    worker.drop_values();
-                }
+                (Err(error), Some(ready)) => drop(ready.send(Err(error))),
+                (Err(error), None) => self.workers.give_up(self.index, Some(error)),
             }
-            (Err(error), Some(ready)) => drop(ready.send(Err(error))),
-            (Err(error), None) => workers.give_up(*index, Some(error)),
+            // As the worker still: the tasks that it may have to skip run code of the user's.
+            if worker.is_spent() {
+                self.replace();
+                worker.drop_values();
+            }
         });
-        if worker.is_spent() {
-            self.replace();
-        }
     }
 
     /// Runs the initializer and puts a rayon pool of this one thread into the place.

@@ -368,19 +368,26 @@ impl Workers {
             self.end(State::Terminated);
         }
         let last = lock(&self.crew).lose(index);
-        if last {
-            // Nobody else is there to do it.
-            self.skip_all();
-        }
-        let mut crew = lock(&self.crew);
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        if last {
-            // What came in since is its submitter's, who is refused as soon as the lock is free.
-            *crew = Crew::Retired;
-            drop(crew);
-            self.retired.set();
-        } else {
-            self.retire_if_done(crew);
+        loop {
+            if last {
+                // Nobody else is there to do it.
+                self.skip_all();
+            }
+            let mut crew = lock(&self.crew);
+            self.active.fetch_sub(1, Ordering::Relaxed);
+            if !last {
+                return self.retire_if_done(crew);
+            }
+            // ORDERING: as in `leave`.
+            fence(Ordering::SeqCst);
+            if self.queue.is_empty() {
+                // What comes from now on is its submitter's, who is refused as soon as the lock is free.
+                *crew = Crew::Retired;
+                drop(crew);
+                return self.retired.set();
+            }
+            // Its submitter counted on this one.
+            self.active.fetch_add(1, Ordering::Relaxed);
         }
     }
 

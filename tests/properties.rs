@@ -51,7 +51,7 @@ fn is_cheap(kind: Kind, len: usize, size: Option<usize>) -> bool {
 }
 
 fn cube(x: i64) -> i64 {
-    x.wrapping_mul(x).wrapping_mul(x) - 1
+    x.wrapping_mul(x).wrapping_mul(x).wrapping_sub(1)
 }
 
 /// Says that it has so many items, whatever it has.

@@ -881,3 +881,59 @@ fn rayon_code_in_tasks_while_many_handles_are_queued() {
         }
     });
 }
+
+#[test]
+fn a_task_that_owns_its_pool_may_be_skipped_by_the_last_worker() {
+    // On a thread that was no worker any more the drop of the pool waited for that thread.
+    watchdog(20, || {
+        for terminates in [true, false] {
+            let pool = Arc::new(Kind::Replaced(1, 1).named("skip").build().unwrap());
+            let (opener, held) = hold(&pool, 1);
+            let owner = Arc::clone(&pool);
+            drop(pool.apply_async(move || owner.processes(), ()));
+            if terminates {
+                pool.terminate()
+            } else {
+                pool.close()
+            }
+            drop((pool, opener, held));
+            assert_no_threads("skip");
+        }
+    });
+}
+
+#[test]
+fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
+    watchdog(60, || {
+        for round in 0..1000_u64 {
+            let pool = Arc::new(Kind::Replaced(1, 1).pool());
+            let drops = Drops::default();
+            let submits = {
+                let (pool, drops) = (Arc::clone(&pool), drops.clone());
+                thread::spawn(move || {
+                    let submit = || {
+                        let token = drops.make(0);
+                        pool.apply_async(move || token.value(), ())
+                    };
+                    let calls: Vec<_> = (0..20).map(|_| submit()).collect();
+                    calls.into_iter().map(AsyncResult::get).filter(Result::is_ok).count()
+                })
+            };
+            // At any moment of it.
+            thread::sleep(Duration::from_micros(round % 100));
+            if round % 2 == 0 {
+                pool.close()
+            } else {
+                pool.terminate()
+            }
+            pool.join().unwrap();
+            assert!(submits.join().unwrap() <= 20);
+            drop(pool);
+            assert!(
+                eventually(|| drops.alive() == 0),
+                "round {round}: a task was left in the queue"
+            );
+            drops.assert_each_once();
+        }
+    });
+}
