@@ -209,3 +209,136 @@ fn call<T>(callback: Callback<T>, outcome: &Outcome<T>) {
         discard(payload);
     }
 }
+
+/// The cell with all who may use it, in all orders.
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::{Arc, Mutex, lock, model};
+    use crate::wait;
+    use loom::thread;
+
+    /// A value whose drops are counted.
+    struct Token(Arc<Mutex<usize>>);
+
+    impl Drop for Token {
+        fn drop(&mut self) {
+            *lock(&self.0) += 1;
+        }
+    }
+
+    /// Who else gives the cell its outcome, besides the worker that runs the work.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Rival {
+        Nobody,
+        /// The owner, if the work was not begun.
+        Cancel,
+        Terminate,
+    }
+
+    /// What the owner of the handle does.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Owner {
+        Get,
+        /// A `get_timeout` whose time is up at some moment, then a `get`.
+        TimeoutThenGet,
+        Drop,
+        CallbackThenGet,
+        /// Somebody else waits too.
+        TwoWait,
+    }
+
+    const OWNERS: [Owner; 5] =
+        [Owner::Get, Owner::TimeoutThenGet, Owner::Drop, Owner::CallbackThenGet, Owner::TwoWait];
+
+    type Tested = Cell<Token, Token>;
+
+    /// Blocks until the outcome is there, and takes it.
+    fn get(cell: &Tested) -> Outcome<Token> {
+        wait::until(None, |waker| cell.poll(Some(waker)));
+        cell.try_take().expect("it is there")
+    }
+
+    fn explore(fails: bool, rival: Rival, owner: Owner) {
+        model(move || {
+            let drops = Arc::new(Mutex::new(0));
+            let token = || Token(Arc::clone(&drops));
+            // The work and, if it is done, its value.
+            let cell = Arc::new(Tested::new(token()));
+            let mut threads = Vec::new();
+            threads.push(thread::spawn({
+                let (cell, value) = (Arc::clone(&cell), token());
+                move || {
+                    let Some(work) = cell.begin() else { return };
+                    drop(work);
+                    let outcome = if fails { Err(Error::NotReady) } else { Ok(value) };
+                    cell.resolve(outcome);
+                }
+            }));
+            if rival == Rival::Terminate {
+                let cell = Arc::clone(&cell);
+                threads.push(thread::spawn(move || {
+                    cell.resolve(Err(Error::Terminated));
+                }));
+            }
+            let cancelled = rival == Rival::Cancel && cell.resolve_queued(Err(Error::Cancelled));
+            let calls = Arc::new(Mutex::new(0));
+            let outcome = match owner {
+                Owner::Get => Some(get(&cell)),
+                Owner::TimeoutThenGet => {
+                    let now = std::time::Instant::now();
+                    wait::until(Some(now), |waker| cell.poll(Some(waker)));
+                    Some(get(&cell))
+                }
+                Owner::Drop => {
+                    cell.detach();
+                    None
+                }
+                Owner::CallbackThenGet => {
+                    let count = Arc::clone(&calls);
+                    cell.on_outcome(Box::new(move |_| *lock(&count) += 1));
+                    let outcome = get(&cell);
+                    assert_eq!(*lock(&calls), 1, "called before anybody sees the outcome");
+                    Some(outcome)
+                }
+                Owner::TwoWait => {
+                    let other = Arc::clone(&cell);
+                    threads.push(thread::spawn(move || {
+                        wait::until(None, |waker| other.poll(Some(waker)));
+                    }));
+                    wait::until(None, |waker| cell.poll(Some(waker)));
+                    None
+                }
+            };
+            match outcome {
+                Some(Ok(_value)) => assert!(!fails && !cancelled),
+                Some(Err(Error::NotReady)) => assert!(fails && !cancelled),
+                Some(Err(Error::Cancelled)) => assert!(cancelled),
+                Some(Err(Error::Terminated)) => assert_eq!(rival, Rival::Terminate),
+                Some(Err(other)) => panic!("{other:?}"),
+                None => {}
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            drop(cell);
+            assert_eq!(*lock(&drops), 2, "the work and the value are dropped once");
+        });
+    }
+
+    #[test]
+    fn every_owner_gets_the_one_outcome_of_the_work() {
+        for owner in OWNERS {
+            explore(false, Rival::Nobody, owner);
+            explore(true, Rival::Nobody, owner);
+        }
+    }
+
+    #[test]
+    fn a_cancel_wins_or_does_nothing() {
+        OWNERS.into_iter().for_each(|owner| explore(false, Rival::Cancel, owner));
+    }
+
+    #[test]
+    fn a_terminate_wins_or_does_nothing() {
+        OWNERS.into_iter().for_each(|owner| explore(false, Rival::Terminate, owner));
+    }
+}
