@@ -5,6 +5,8 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::work::shuffle;
+
 /// How long it takes until idle workers are surely asleep; passes between any two contenders.
 const SETTLE: Duration = Duration::from_millis(1);
 
@@ -138,8 +140,10 @@ impl<'a, R: PartialEq> Race<'a, R> {
         let count = self.contenders.len();
         let mut times: Vec<_> = self.contenders.iter().map(|(name, _)| (*name, vec![])).collect();
         for round in 0..rounds {
-            for turn in 0..count {
-                let who = (round + turn) % count;
+            // Who comes after a loop that kept one core busy is worse off: so not always the same.
+            let mut order: Vec<usize> = (0..count).collect();
+            shuffle(&mut order, round);
+            for who in order {
                 std::thread::sleep(SETTLE);
                 let time = (self.contenders[who].1)(Turn::Race(self.pace));
                 let cores = if who == 0 { self.cores } else { 1.0 };

@@ -54,9 +54,9 @@ impl Clock {
     }
 }
 
-/// The same order in every run.
-pub fn shuffle<T>(items: &mut [T]) {
-    let mut state = 1_u64;
+/// The same order in every run, for each `seed`.
+pub fn shuffle<T>(items: &mut [T], seed: usize) {
+    let mut state = seed as u64 + 1;
     for last in (1..items.len()).rev() {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
