@@ -30,10 +30,11 @@ where
         work: Mutex::new(Some(f)),
         outcome: Mutex::new(None),
     };
-    if workers.serial.is_some() {
-        workers.serially(|worker| call.run(worker));
+    let accepted = if workers.serial.is_some() {
+        workers.serially(|worker| call.run(worker))
     } else if let Some(worker) = worker::of(workers.id) {
         call.run(&worker);
+        Ok(())
     } else {
         raw::lend(&call, |loan| {
             let task = Arc::clone(loan) as Arc<dyn Task>;
@@ -46,9 +47,9 @@ where
                 loan.poll_idle(waker) && (call.is_done() || workers.is_terminated())
             });
             Ok(())
-        })?;
-    }
-    call.finish()
+        })
+    };
+    call.finish(accepted.err())
 }
 
 struct Call<F, R> {
@@ -76,14 +77,14 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     }
 
     /// A call that was told to stop may have returned anything, so it does not count as done.
-    fn finish(self) -> Result<R, Error> {
+    fn finish(self, refused: Option<Error>) -> Result<R, Error> {
         let outcome = lock(&self.outcome).take();
         match (self.terms.ended(), outcome) {
             (None, Some(outcome)) => outcome,
             (ended, outcome) => {
                 discard((outcome, self.work));
-                // It does not end unless it ran or was ended.
-                Err(ended.unwrap_or(Error::Terminated))
+                // It does not end unless it ran, was refused, or was ended.
+                Err(ended.or(refused).unwrap_or(Error::Terminated))
             }
         }
     }

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use crate::context::Context;
+use crate::drainers::{Retired, Roster};
 use crate::error::Error;
 use crate::sync::lock;
 use crate::worker::{self, Worker};
@@ -36,15 +37,7 @@ pub(crate) enum Crew {
     },
 }
 
-/// Who is to drain the queue.
-pub(crate) enum Start {
-    Idle(Starter),
-    AllBusy,
-    Retired,
-}
-
-/// An idle worker. To be woken when the lock of the crew is free: a wake-up takes microseconds, for
-/// which nobody else could wake another.
+/// An idle worker, to be woken.
 pub(crate) struct Starter {
     pool: Arc<ThreadPool>,
     drain: fn(&Arc<Workers>),
@@ -57,36 +50,42 @@ impl Starter {
     }
 }
 
-impl Crew {
-    /// Finds an idle worker, which counts as busy from now on.
-    pub(crate) fn find_idle(&mut self) -> Start {
+impl Roster for Crew {
+    type Starter = Starter;
+
+    fn find_idle(&mut self) -> Result<Option<Starter>, Retired> {
         match self {
-            Crew::Retired => Start::Retired,
-            Crew::Serial => Start::AllBusy,
+            Crew::Retired => Err(Retired),
+            Crew::Serial => Ok(None),
             Crew::Lasting(pool) => {
-                Start::Idle(Starter { pool: Arc::clone(pool), drain: drain_in_turn })
+                Ok(Some(Starter { pool: Arc::clone(pool), drain: drain_in_turn }))
             }
             Crew::Replaced { places, idle, .. } => {
-                let Some(index) = idle.pop() else { return Start::AllBusy };
-                let Some(pool) = &places[index] else { return Start::AllBusy };
-                Start::Idle(Starter { pool: Arc::clone(pool), drain: drain_until_spent })
+                let pool = idle.pop().and_then(|index| places[index].clone());
+                Ok(pool.map(|pool| Starter { pool, drain: drain_until_spent }))
             }
         }
     }
 
-    /// The drainer of worker `index` left.
-    pub(crate) fn rest(&mut self, index: usize) {
+    fn rest(&mut self, index: usize) {
         if let Crew::Replaced { idle, .. } = self {
             idle.push(index);
         }
     }
 
-    /// Worker `index` is gone and will not be replaced; true if it was the last.
-    pub(crate) fn lose(&mut self, index: usize) -> bool {
+    fn lose(&mut self, index: usize) -> bool {
         let Crew::Replaced { places, lost, .. } = self else { return false };
         places[index] = None;
         *lost += 1;
         *lost == places.len()
+    }
+
+    fn retire(&mut self) -> Option<Self> {
+        (!self.is_retired()).then(|| std::mem::replace(self, Crew::Retired))
+    }
+
+    fn is_retired(&self) -> bool {
+        matches!(self, Crew::Retired)
     }
 }
 
@@ -104,18 +103,22 @@ fn drain_in_turn(workers: &Arc<Workers>) {
     // The task's drainer is still there, and it goes on when that code is done; draining here would
     // keep it waiting for the whole queue.
     if worker.is_draining() {
-        workers.decline();
+        workers.drainers.decline(|crew| {
+            if let Crew::Lasting(pool) = crew {
+                call_all(pool, workers);
+            }
+        });
     } else {
         worker.draining(|| workers.drain(&worker));
     }
 }
 
 /// Asks each thread of a lasting pool to drain if it can. Nobody can take another's copy.
-pub(crate) fn call_all(pool: &ThreadPool, workers: &Arc<Workers>) {
+fn call_all(pool: &ThreadPool, workers: &Arc<Workers>) {
     let workers = Arc::clone(workers);
     pool.spawn_broadcast(move |_| {
         if let Some(worker) = worker::of(workers.id) {
-            if workers.answer(&worker) {
+            if workers.drainers.answer(!worker.is_draining()) {
                 worker.draining(|| workers.drain(&worker));
             }
         }
@@ -130,7 +133,7 @@ fn drain_until_spent(workers: &Arc<Workers>) {
     worker.draining(|| workers.drain(&worker));
     if worker.is_spent() {
         // Ends the thread's main loop as soon as this job returns; `serve` goes on from there.
-        let pool = workers.with_crew(|crew| match crew {
+        let pool = workers.drainers.with_roster(|crew| match crew {
             Crew::Replaced { places, .. } => places[worker.index].take(),
             _ => None,
         });
@@ -152,7 +155,7 @@ pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Err
     match (built, failed) {
         (Ok(crew), None) => {
             if let Some(crew) = crew {
-                workers.with_crew(|place| *place = crew);
+                workers.drainers.with_roster(|place| *place = crew);
             }
             Ok(())
         }
@@ -160,7 +163,7 @@ pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Err
             // Rayon's threads leave when their pool is dropped.
             let error = built.err().or(failed);
             let handles = std::mem::take(&mut *lock(&workers.threads.handles));
-            workers.with_crew(|crew| std::mem::replace(crew, Crew::Retired));
+            workers.drainers.with_roster(|crew| std::mem::replace(crew, Crew::Retired));
             for handle in handles.into_iter().flatten() {
                 let _ = handle.join().map_err(crate::panic::discard);
             }
@@ -247,7 +250,7 @@ fn build_replaced(
     context: &Context,
     ready: Ready,
 ) -> Result<Option<Crew>, Error> {
-    workers.with_crew(|crew| {
+    workers.drainers.with_roster(|crew| {
         *crew = Crew::Replaced {
             places: (0..workers.count).map(|_| None).collect(),
             idle: (0..workers.count).collect(),
@@ -317,7 +320,7 @@ impl Place {
             Ok(())
         });
         let pool = built.build().map_err(|error| Error::Start(io::Error::other(error)))?;
-        self.workers.with_crew(|crew| {
+        self.workers.drainers.with_roster(|crew| {
             if let Crew::Replaced { places, .. } = crew {
                 places[self.index] = Some(Arc::new(pool));
             }
@@ -328,7 +331,7 @@ impl Place {
     /// Goes on with the drainer of the worker before.
     fn resume(&self) {
         let workers = Arc::clone(&self.workers);
-        self.workers.with_crew(|crew| {
+        self.workers.drainers.with_roster(|crew| {
             if let Crew::Replaced { places, .. } = crew {
                 if let Some(pool) = &places[self.index] {
                     pool.spawn(move || drain_until_spent(&workers));
@@ -340,7 +343,7 @@ impl Place {
     /// Starts the successor of a spent worker, on whose thread this is the last thing that happens.
     fn replace(self) {
         let (workers, index) = (Arc::clone(&self.workers), self.index);
-        if workers.needs_nobody() {
+        if workers.drainers.needs_nobody() {
             return workers.give_up(index, None);
         }
         let next = Place { generation: self.generation + 1, ..self };

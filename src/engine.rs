@@ -136,17 +136,20 @@ where
         let workers = self.order.workers;
         let mut refused = None;
         if workers.serial.is_some() {
-            workers.serially(|worker| {
+            let accepted = workers.serially(|worker| {
                 while self.has_work() {
                     self.share(worker, None, false);
                     workers.renew_if_spent(worker);
                 }
             });
+            refused = accepted.err();
         } else if let Some(worker) = worker::of(workers.id) {
             raw::lend(&self, |loan| self.take_part(&worker, loan));
         } else if self.helpers > 0 {
             refused = raw::lend(&self, |loan| self.watch(loan)).err();
         }
+        // A worker may have done it all before the pool was ended and the call refused.
+        let refused = refused.filter(|_| self.has_work());
         self.finish(refused)
     }
 

@@ -184,6 +184,7 @@ mod chunk;
 mod chunked;
 mod context;
 mod crew;
+mod drainers;
 mod engine;
 mod error;
 mod global;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::builder::Builder;
+use crate::drainers::State;
 use crate::error::{Error, TryError};
 use crate::imap::Imap;
 use crate::iterable::Iterable;
@@ -16,7 +17,7 @@ use crate::scope::Scope;
 use crate::star::{Apply, Star};
 use crate::wait;
 use crate::worker;
-use crate::workers::{State, Workers};
+use crate::workers::Workers;
 
 /// A pool of workers.
 ///

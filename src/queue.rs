@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crossbeam_deque::{Injector, Steal};
+use crossbeam_deque::Steal;
+
+use crate::sync::Injector;
 
 /// Work that was accepted. Running it a second time, or after it was cancelled, does nothing.
 pub(crate) trait Task: Send + Sync {

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 
 #[cfg(not(loom))]
 pub(crate) use {
+    crossbeam_deque::Injector,
     crossbeam_utils::sync::{Parker, Unparker},
     std::sync::{Arc, Mutex, MutexGuard, atomic},
     std::thread_local,
@@ -15,7 +16,7 @@ pub(crate) use {
 pub(crate) use {
     loom::cell::UnsafeCell,
     loom::sync::{Arc, Mutex, MutexGuard, atomic},
-    modelled::{Parker, Unparker, thread_local},
+    modelled::{Injector, Parker, Unparker, thread_local},
 };
 
 /// Locks `mutex`, whatever happened to an earlier holder.
@@ -46,8 +47,11 @@ impl<T> UnsafeCell<T> {
 /// What loom does not have.
 #[cfg(loom)]
 mod modelled {
+    use super::atomic::{AtomicUsize, Ordering};
     use super::{Arc, Mutex, lock};
+    use crossbeam_deque::Steal;
     use loom::sync::Condvar;
+    use std::collections::VecDeque;
     use std::time::Instant;
 
     /// Loom's takes no constants.
@@ -57,6 +61,43 @@ mod modelled {
         };
     }
     pub(crate) use local as thread_local;
+
+    /// A queue that promises less than crossbeam's: who asks whether it is empty learns nothing else, and
+    /// may be told what was true before.
+    pub(crate) struct Injector<T> {
+        tasks: Mutex<VecDeque<T>>,
+        len: AtomicUsize,
+    }
+
+    impl<T> Injector<T> {
+        pub(crate) fn new() -> Self {
+            Injector { tasks: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
+        }
+
+        pub(crate) fn push(&self, task: T) {
+            let mut tasks = lock(&self.tasks);
+            tasks.push_back(task);
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
+
+        pub(crate) fn steal(&self) -> Steal<T> {
+            if self.is_empty() {
+                return Steal::Empty;
+            }
+            let mut tasks = lock(&self.tasks);
+            let Some(task) = tasks.pop_front() else { return Steal::Empty };
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            Steal::Success(task)
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.len.load(Ordering::Relaxed)
+        }
+    }
 
     type Token = Arc<(Mutex<bool>, Condvar)>;
 
@@ -101,7 +142,13 @@ mod modelled {
 /// made to wait: what is not found with two or three, is hardly ever found with more.
 #[cfg(all(test, loom))]
 pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
+    model_within(3, f);
+}
+
+/// The same with another number of times.
+#[cfg(all(test, loom))]
+pub(crate) fn model_within(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(preemptions);
     builder.check(f);
 }

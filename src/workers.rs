@@ -1,49 +1,24 @@
-//! What all handles of a pool share: its state, its queue, and who drains it.
-//!
-//! A pool has `count` workers. At most that many *drainers* are active, each a job on a worker's
-//! thread that runs tasks until the queue is empty. A drainer is started by whoever submits while
-//! one is missing; so the price of a wake-up is paid once per burst and not per task.
-//!
-//! # Why no task is left lying
-//!
-//! A submitter pushes, then looks whether a drainer is missing. A drainer that found the queue empty
-//! says that it leaves, then looks at the queue once more. Between the two steps each of them has a
-//! `SeqCst` fence, so at least one sees what the other did.
-//!
-//! The last drainer of a pool that is closed or terminated *retires* it: the threads are let go.
-//! That and the start of a drainer happen under one lock, so nobody can submit to threads that are
-//! gone: he is refused instead.
+//! What all handles of a pool share, and what they can have done: work, waits, and the end.
 
 use std::error::Error as StdError;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::CachePadded;
-
-use crate::crew::{Crew, Start};
+use crate::crew::{Crew, Starter};
+use crate::drainers::{Drainers, Retired, State};
 use crate::error::Error;
 use crate::panic::{Panic, catch};
-use crate::queue::{Queue, TaskRef};
+use crate::queue::TaskRef;
 use crate::sync::{Mutex, lock};
 use crate::wait::{self, Event, Sleepers};
 use crate::worker::{self, Worker};
 
 /// What runs on each worker before its first task.
 pub(crate) type Initializer = dyn Fn() -> Result<(), Arc<dyn StdError + Send + Sync>> + Send + Sync;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum State {
-    Running,
-    /// Accepted work is finished, new work refused.
-    Closed,
-    /// What has not begun is skipped.
-    Terminated,
-}
 
 pub(crate) struct Workers {
     /// Unique in the process.
@@ -54,26 +29,13 @@ pub(crate) struct Workers {
     pub(crate) initializer: Option<Box<Initializer>>,
     /// The worker that callers are, in a pool without threads.
     pub(crate) serial: Option<Arc<Worker>>,
-    /// A [`State`]; only grows.
-    state: AtomicU8,
-    queue: Queue,
-    /// How many drainers there are, at most `count`. Changed under the lock of `crew` only.
-    ///
-    /// On lines of their own, these two: all threads read what lies around them for each task.
-    active: CachePadded<AtomicUsize>,
-    /// How many drainers have found the queue empty and look again before they leave.
-    looking: CachePadded<AtomicUsize>,
+    pub(crate) drainers: Drainers<Crew>,
     /// How many tasks were begun elsewhere since the queue was last swept of them.
     stale: AtomicUsize,
-    /// The threads were called to drain and none has answered yet.
-    calling: AtomicBool,
-    crew: Mutex<Crew>,
     /// Who waits for a result, for `terminate` to wake.
     pub(crate) sleepers: Sleepers,
     /// Why a worker could not be replaced, which terminated the pool.
     broken: OnceLock<Error>,
-    /// No task is left and none can come.
-    pub(crate) retired: Event,
     pub(crate) threads: Threads,
 }
 
@@ -100,33 +62,17 @@ impl Workers {
             count,
             life,
             initializer,
-            state: AtomicU8::new(State::Running as u8),
-            queue: Queue::new(),
-            active: CachePadded::new(AtomicUsize::new(0)),
-            looking: CachePadded::new(AtomicUsize::new(0)),
+            drainers: Drainers::new(count, if serial { Crew::Serial } else { Crew::Retired }),
             stale: AtomicUsize::new(0),
-            calling: AtomicBool::new(false),
-            crew: Mutex::new(if serial { Crew::Serial } else { Crew::Retired }),
             sleepers: Sleepers::default(),
             broken: OnceLock::new(),
-            retired: Event::default(),
             threads: Threads::default(),
         }
     }
 
-    /// Lets `change` at the crew, which is `Retired` until the pool with threads is built.
-    pub(crate) fn with_crew<R>(&self, change: impl FnOnce(&mut Crew) -> R) -> R {
-        change(&mut lock(&self.crew))
-    }
-
     #[inline]
     pub(crate) fn state(&self) -> State {
-        // ORDERING: pairs with the release in `end`: who sees `Terminated` sees why.
-        match self.state.load(Ordering::Acquire) {
-            0 => State::Running,
-            1 => State::Closed,
-            _ => State::Terminated,
-        }
+        self.drainers.state()
     }
 
     #[inline]
@@ -141,8 +87,13 @@ impl Workers {
         match self.state() {
             State::Running => Ok(()),
             State::Closed if worker::is_of(self.id) => Ok(()),
-            _ => Err(self.broken().unwrap_or(Error::NotRunning)),
+            _ => Err(self.refusal()),
         }
+    }
+
+    /// What those get whose work is not accepted.
+    fn refusal(&self) -> Error {
+        self.broken().unwrap_or(Error::NotRunning)
     }
 
     /// What those get whose work was accepted and is skipped.
@@ -178,37 +129,35 @@ impl Workers {
 
     // ---- work ------------------------------------------------------------------------------------
 
-    /// Queues `task`. Refused when the threads are gone; then it was not queued or will do nothing.
+    /// Queues `task`. Refused when the threads are gone: if it has not run by now, it will not.
     pub(crate) fn submit(self: &Arc<Self>, task: TaskRef) -> Result<(), Error> {
         if self.serial.is_some() {
-            self.serially(|_| worker::run(task));
-            return Ok(());
+            return self.serially(|_| worker::run(task));
         }
-        let nested = worker::is_of(self.id);
-        self.queue.push(task, nested);
+        self.drainers.push(task, worker::is_of(self.id));
         self.rouse()
     }
 
-    /// Runs `f` on the calling thread as the worker of a serial pool, which it is given.
+    /// Runs `f` on the calling thread as the worker of a serial pool, which it is given. Refused when
+    /// the pool has ended.
     ///
     /// # Panics
     /// If the pool is not serial.
-    pub(crate) fn serially<R>(self: &Arc<Self>, f: impl FnOnce(&Worker) -> R) -> R {
+    pub(crate) fn serially<R>(self: &Arc<Self>, f: impl FnOnce(&Worker) -> R) -> Result<R, Error> {
         let worker = self.serial.as_ref().expect("only a serial pool runs on its caller");
         if worker::is_of(self.id) {
-            return worker::be(Arc::clone(worker), || f(worker));
+            return Ok(worker::be(Arc::clone(worker), || f(worker)));
         }
-        let enter = |_: &mut Crew| self.active.fetch_add(1, Ordering::Relaxed);
-        self.with_crew(enter);
+        if !self.drainers.enter() {
+            return Err(self.refusal());
+        }
         let result = worker::be(Arc::clone(worker), || {
             let result = f(worker);
             self.renew_if_spent(worker);
             result
         });
-        let crew = lock(&self.crew);
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        self.retire_if_done(crew);
-        result
+        self.drainers.exit();
+        Ok(result)
     }
 
     /// Replaces the worker of a serial pool by itself, on whose thread this is called.
@@ -224,140 +173,50 @@ impl Workers {
 
     /// Queues `task` before all that wait from outside.
     pub(crate) fn submit_first(self: &Arc<Self>, task: TaskRef) -> Result<(), Error> {
-        self.queue.push(task, true);
+        self.drainers.push(task, true);
         self.rouse()
     }
 
     /// Starts a drainer if one is missing.
     fn rouse(self: &Arc<Self>) -> Result<(), Error> {
-        // ORDERING: the submitter's side of the handshake that the module describes; the drainer's
-        // is in `leave` and `look_again`.
-        fence(Ordering::SeqCst);
-        // One that looks takes the task, and starts another if that was not the only one.
-        if self.looking.load(Ordering::Relaxed) > 0
-            || self.active.load(Ordering::Relaxed) >= self.count
-        {
-            return Ok(());
-        }
-        let mut crew = lock(&self.crew);
-        if self.active.load(Ordering::Relaxed) >= self.count {
-            return Ok(());
-        }
-        match crew.find_idle() {
-            Start::Idle(worker) => {
-                // Counted first: so the pool is not retired before the drainer has come and gone.
-                self.active.fetch_add(1, Ordering::Relaxed);
-                drop(crew);
-                worker.start(self);
+        match self.drainers.rouse() {
+            Ok(missing) => {
+                self.start(missing);
+                Ok(())
             }
-            // Fewer places than there were; those that are left come to it.
-            Start::AllBusy => {}
-            Start::Retired => {
-                drop(crew);
-                // Whatever is in the queue came too late, and each submitter hears that himself. What
-                // lies there must not keep the pool alive that it lies in.
-                while self.queue.pop().is_some() {}
-                return Err(self.broken().unwrap_or(Error::NotRunning));
-            }
+            Err(Retired) => Err(self.refusal()),
         }
-        Ok(())
+    }
+
+    fn start(self: &Arc<Self>, missing: Option<Starter>) {
+        if let Some(starter) = missing {
+            starter.start(self);
+        }
     }
 
     /// Runs tasks on `worker`, the calling thread, until there are none or it is to be replaced;
     /// then it is no drainer any more, but in the second case its place stays taken.
     pub(crate) fn drain(self: &Arc<Self>, worker: &Worker) {
         let mut turn = Turn::new();
-        loop {
-            while let Some(task) = self.queue.pop() {
-                // ORDERING: who pushed what is left counted on somebody. If it was a drainer that has
-                // left since, that one looked at the queue after its fence. If it was this one while it
-                // was looking, the fence of `look_again` lies between.
-                if self.active.load(Ordering::Relaxed) < self.count && !self.queue.is_empty() {
-                    // Somebody else's task too may wait for this one to wake a worker. Refusal
-                    // cannot be: this drainer keeps the pool from being retired.
-                    let _ = self.rouse();
-                }
-                worker::run(task);
-                if worker.is_spent() {
-                    return;
-                }
+        let run = |task| {
+            worker::run(task);
+            let spent = worker.is_spent();
+            if !spent {
                 turn.end();
             }
-            if !self.look_again() && self.leave(worker.index) {
-                return;
-            }
-        }
+            spent
+        };
+        self.drainers.drain(worker.index, |starter| self.start(Some(starter)), run);
     }
 
-    /// Looks at the empty queue a little longer: whoever waited for the last task may submit the
-    /// next at once, and then needs no wake-up. False when nothing came.
-    fn look_again(&self) -> bool {
-        self.looking.fetch_add(1, Ordering::Relaxed);
-        let found = wait::a_moment(|| !self.queue.is_empty());
-        // ORDERING: `SeqCst`, so that a submitter who still counted on this drainer pushed before
-        // this point of the total order and is seen by the look that follows, here or in `leave`.
-        self.looking.fetch_sub(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        found || !self.queue.is_empty()
-    }
-
-    /// Whether a worker that leaves need not be replaced. In a terminated pool it first skips, on
-    /// the calling thread, what it would have left behind.
-    pub(crate) fn needs_nobody(&self) -> bool {
-        if self.is_terminated() {
-            self.skip_all();
+    /// A task was begun by somebody who did not take it from the queue.
+    pub(crate) fn begun_elsewhere(self: &Arc<Self>) {
+        // ORDERING: an estimate; two sweeps at once do no harm.
+        let stale = self.stale.fetch_add(1, Ordering::Relaxed) + 1;
+        if stale >= 64 && stale > self.drainers.queued() / 2 {
+            self.stale.store(0, Ordering::Relaxed);
+            self.start(self.drainers.sweep());
         }
-        self.state() != State::Running && self.queue.is_empty()
-    }
-
-    /// Runs what is queued in a terminated pool, which skips it.
-    fn skip_all(&self) {
-        while let Some(task) = self.queue.pop() {
-            worker::run(task);
-        }
-    }
-
-    /// Takes back the start of a drainer whose job came to a thread that has one. Another thread
-    /// must hear of it: that one may be busy for long, and the queue is not empty.
-    pub(crate) fn decline(self: &Arc<Self>) {
-        let crew = lock(&self.crew);
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        if let Crew::Lasting(pool) = &*crew {
-            // ORDERING: only bounds how many calls are out; an answer that comes between the swap
-            // and the call costs one call more.
-            if !self.calling.swap(true, Ordering::Relaxed) {
-                crate::crew::call_all(pool, self);
-            }
-        }
-    }
-
-    /// A thread that was called: whether it is a drainer now.
-    pub(crate) fn answer(&self, worker: &Worker) -> bool {
-        self.calling.store(false, Ordering::Relaxed);
-        let crew = lock(&self.crew);
-        let needed = !worker.is_draining()
-            && !matches!(*crew, Crew::Retired)
-            && !self.queue.is_empty()
-            && self.active.load(Ordering::Relaxed) < self.count;
-        if needed {
-            self.active.fetch_add(1, Ordering::Relaxed);
-        }
-        needed
-    }
-
-    /// Ends a drainer; false if there is work after all, and it goes on.
-    pub(crate) fn leave(&self, index: usize) -> bool {
-        let mut crew = lock(&self.crew);
-        self.active.fetch_sub(1, Ordering::Relaxed);
-        // ORDERING: the drainer's side of the handshake that the module describes.
-        fence(Ordering::SeqCst);
-        if !self.queue.is_empty() {
-            self.active.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        crew.rest(index);
-        self.retire_if_done(crew);
-        true
     }
 
     /// The place of worker `index`, a drainer, is empty for good: nobody is needed there any more,
@@ -367,28 +226,7 @@ impl Workers {
             let _ = self.broken.set(error);
             self.end(State::Terminated);
         }
-        let last = lock(&self.crew).lose(index);
-        loop {
-            if last {
-                // Nobody else is there to do it.
-                self.skip_all();
-            }
-            let mut crew = lock(&self.crew);
-            self.active.fetch_sub(1, Ordering::Relaxed);
-            if !last {
-                return self.retire_if_done(crew);
-            }
-            // ORDERING: as in `leave`.
-            fence(Ordering::SeqCst);
-            if self.queue.is_empty() {
-                // What comes from now on is its submitter's, who is refused as soon as the lock is free.
-                *crew = Crew::Retired;
-                drop(crew);
-                return self.retired.set();
-            }
-            // Its submitter counted on this one.
-            self.active.fetch_add(1, Ordering::Relaxed);
-        }
+        self.drainers.give_up(index);
     }
 
     /// Blocks as [`wait::until`] does, and is woken by `terminate` too.
@@ -398,7 +236,7 @@ impl Workers {
         mut ready: impl FnMut(&Waker) -> bool,
     ) -> bool {
         // ORDERING: a guess. A worker that is up may be done sooner than a park and a wake-up take.
-        let soon = self.active.load(Ordering::Relaxed) > 0;
+        let soon = self.drainers.active() > 0;
         if soon && wait::a_moment(|| ready(Waker::noop())) {
             return true;
         }
@@ -411,45 +249,14 @@ impl Workers {
         done
     }
 
-    /// A task was begun by somebody who did not take it from the queue.
-    pub(crate) fn begun_elsewhere(self: &Arc<Self>) {
-        // ORDERING: an estimate; two sweeps at once do no harm.
-        let stale = self.stale.fetch_add(1, Ordering::Relaxed) + 1;
-        if stale >= 64 && stale > self.queue.len() / 2 {
-            self.stale.store(0, Ordering::Relaxed);
-            self.queue.sweep();
-            // While it was swept the queue looked shorter than it is.
-            let _ = self.rouse();
-        }
-    }
-
     // ---- end -------------------------------------------------------------------------------------
 
     /// Closes or terminates.
     pub(crate) fn end(self: &Arc<Self>, state: State) {
-        // ORDERING: release, so that the reason (`broken`) is seen by who sees the state.
-        self.state.fetch_max(state as u8, Ordering::AcqRel);
+        self.drainers.end(state);
         if state == State::Terminated {
             // A waiter registers before it looks at the state; so it saw the state or is woken.
             self.sleepers.wake_all();
-        }
-        self.retire_if_done(lock(&self.crew));
-    }
-
-    /// Lets the threads go if there is nothing to do and nothing can come.
-    fn retire_if_done(&self, mut crew: crate::sync::MutexGuard<'_, Crew>) {
-        // ORDERING: after the caller's change of `state` or `active`, before the looks at the
-        // others; whoever changes the last of them sees all.
-        fence(Ordering::SeqCst);
-        let done = self.state() != State::Running
-            && self.active.load(Ordering::Relaxed) == 0
-            && self.queue.is_empty();
-        if done && !matches!(*crew, Crew::Retired) {
-            let crew_before = std::mem::replace(&mut *crew, Crew::Retired);
-            drop(crew);
-            // Rayon's threads leave when their pool is dropped; it does not wait for them.
-            drop(crew_before);
-            self.retired.set();
         }
     }
 
@@ -461,7 +268,7 @@ impl Workers {
         if worker::is_of(self.id) {
             return Err(Error::WouldDeadlock);
         }
-        if !self.retired.wait(deadline) {
+        if !self.drainers.retired.wait(deadline) {
             return Err(Error::Timeout);
         }
         let first = !std::mem::replace(&mut *lock(&self.threads.taken), true);
