@@ -183,3 +183,146 @@ impl<T> Drop for Bound<'_, T> {
     /// With a destructor of its own, the type must not outlive `'scope` even unused.
     fn drop(&mut self) {}
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::sync::{UnsafeCell, model};
+    use loom::thread;
+
+    /// What the tasks borrow. Its owner uses it again, without a lock, when the scope is over.
+    struct Stack {
+        runs: UnsafeCell<usize>,
+        dropped: UnsafeCell<usize>,
+    }
+
+    // SAFETY: tasks use it one at a time, under the lock of `Borrower::begun` or when the last reference
+    // goes, and the owner when they are gone; which is what loom looks at.
+    unsafe impl Sync for Stack {}
+
+    struct Borrower<'s> {
+        stack: &'s Stack,
+        begun: Mutex<bool>,
+    }
+
+    impl<'s> Borrower<'s> {
+        fn new(stack: &'s Stack) -> Arc<Self> {
+            Arc::new(Borrower { stack, begun: Mutex::new(false) })
+        }
+    }
+
+    impl Task for Borrower<'_> {
+        fn run(self: Arc<Self>) {
+            let mut begun = lock(&self.begun);
+            if !std::mem::replace(&mut begun, true) {
+                // SAFETY: see `Stack`.
+                self.stack.runs.with_mut(|runs| unsafe { *runs += 1 });
+            }
+        }
+        fn is_stale(&self) -> bool {
+            *lock(&self.begun)
+        }
+    }
+
+    impl Drop for Borrower<'_> {
+        fn drop(&mut self) {
+            // SAFETY: see `Stack`.
+            self.stack.dropped.with_mut(|dropped| unsafe { *dropped += 1 });
+        }
+    }
+
+    /// The end of a scope on a worker or elsewhere, while one thread runs the task and another looks
+    /// whether it is stale, as who sweeps the queue does.
+    fn nothing_is_borrowed_after(is_worker: bool) {
+        model(move || {
+            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
+            let threads = scope(is_worker, |leases| {
+                let lease = leases.lease(Borrower::new(&stack));
+                let sweeper = Arc::clone(&lease);
+                [thread::spawn(move || lease.run()), thread::spawn(move || _ = sweeper.is_stale())]
+            });
+            // SAFETY: no task is left.
+            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
+            assert_eq!(stack.dropped.with_mut(|dropped| unsafe { *dropped }), 1);
+            drop(stack);
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn nothing_is_borrowed_after_a_scope() {
+        nothing_is_borrowed_after(false);
+    }
+
+    #[test]
+    fn nothing_is_borrowed_after_a_scope_on_a_worker() {
+        nothing_is_borrowed_after(true);
+    }
+
+    /// A task that another one of the scope has run, as a wait does, is thrown out of the queue by a
+    /// sweep, and the end of the scope hears of it.
+    #[test]
+    fn what_was_begun_elsewhere_is_waited_for_no_longer() {
+        struct Helper<'s>(Mutex<Option<Arc<Borrower<'s>>>>);
+
+        impl Task for Helper<'_> {
+            fn run(self: Arc<Self>) {
+                let awaited = lock(&self.0).take();
+                awaited.map(Task::run);
+            }
+            fn is_stale(&self) -> bool {
+                lock(&self.0).is_none()
+            }
+        }
+
+        model(|| {
+            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
+            let thread = scope(false, |leases| {
+                let awaited = Borrower::new(&stack);
+                let lease = leases.lease(Arc::clone(&awaited) as Arc<dyn Task + '_>);
+                let helper = leases.lease(Arc::new(Helper(Mutex::new(Some(awaited)))));
+                thread::spawn(move || {
+                    helper.run();
+                    assert!(lease.is_stale());
+                })
+            });
+            // SAFETY: no task is left.
+            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
+            drop(stack);
+            thread.join().unwrap();
+        });
+    }
+
+    /// A task of the scope that leases another while the scope ends.
+    #[test]
+    fn what_a_task_leases_is_waited_for_too() {
+        struct Parent<'scope, 'env> {
+            leases: &'scope Leases<'scope, 'env>,
+            child: Mutex<Option<Arc<Borrower<'scope>>>>,
+        }
+
+        impl Task for Parent<'_, '_> {
+            fn run(self: Arc<Self>) {
+                let child = lock(&self.child).take();
+                child.map(|child| self.leases.lease(child));
+            }
+            fn is_stale(&self) -> bool {
+                lock(&self.child).is_none()
+            }
+        }
+
+        model(|| {
+            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
+            let thread = scope(true, |leases| {
+                let child = Mutex::new(Some(Borrower::new(&stack)));
+                let lease = leases.lease(Arc::new(Parent { leases, child }));
+                thread::spawn(move || lease.run())
+            });
+            // SAFETY: no task is left.
+            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
+            assert_eq!(stack.dropped.with_mut(|dropped| unsafe { *dropped }), 1);
+            drop(stack);
+            thread.join().unwrap();
+        });
+    }
+}
