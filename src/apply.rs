@@ -1,13 +1,12 @@
 //! One call that the caller waits for, and may lend what is on its stack.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::raw::{self, Job, Loan};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable, Worker};
 use crate::workers::Workers;

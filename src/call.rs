@@ -3,12 +3,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
 
 use crate::cell::{Callback, Cell, Outcome};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
+use crate::sync::Instant;
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;

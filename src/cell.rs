@@ -244,12 +244,22 @@ mod models {
         TimeoutThenGet,
         Drop,
         CallbackThenGet,
+        GetThenCallback,
         /// Somebody else waits too.
         TwoWait,
+        /// As a worker that waits: runs the work itself if nobody has begun it.
+        Help,
     }
 
-    const OWNERS: [Owner; 5] =
-        [Owner::Get, Owner::TimeoutThenGet, Owner::Drop, Owner::CallbackThenGet, Owner::TwoWait];
+    const OWNERS: [Owner; 7] = [
+        Owner::Get,
+        Owner::TimeoutThenGet,
+        Owner::Drop,
+        Owner::CallbackThenGet,
+        Owner::GetThenCallback,
+        Owner::TwoWait,
+        Owner::Help,
+    ];
 
     type Tested = Cell<Token, Token>;
 
@@ -257,6 +267,14 @@ mod models {
     fn get(cell: &Tested) -> Outcome<Token> {
         wait::until(None, |waker| cell.poll(Some(waker)));
         cell.try_take().expect("it is there")
+    }
+
+    /// Does the work, unless somebody has begun it.
+    fn run(cell: &Tested, fails: bool, value: Token) {
+        let Some(work) = cell.begin() else { return };
+        drop(work);
+        let outcome = if fails { Err(Error::NotReady) } else { Ok(value) };
+        cell.resolve(outcome);
     }
 
     fn explore(fails: bool, rival: Rival, owner: Owner) {
@@ -268,12 +286,7 @@ mod models {
             let mut threads = Vec::new();
             threads.push(thread::spawn({
                 let (cell, value) = (Arc::clone(&cell), token());
-                move || {
-                    let Some(work) = cell.begin() else { return };
-                    drop(work);
-                    let outcome = if fails { Err(Error::NotReady) } else { Ok(value) };
-                    cell.resolve(outcome);
-                }
+                move || run(&cell, fails, value)
             }));
             if rival == Rival::Terminate {
                 let cell = Arc::clone(&cell);
@@ -286,7 +299,7 @@ mod models {
             let outcome = match owner {
                 Owner::Get => Some(get(&cell)),
                 Owner::TimeoutThenGet => {
-                    let now = std::time::Instant::now();
+                    let now = crate::sync::Instant::now();
                     wait::until(Some(now), |waker| cell.poll(Some(waker)));
                     Some(get(&cell))
                 }
@@ -300,6 +313,17 @@ mod models {
                     let outcome = get(&cell);
                     assert_eq!(*lock(&calls), 1, "called before anybody sees the outcome");
                     Some(outcome)
+                }
+                Owner::GetThenCallback => {
+                    wait::until(None, |waker| cell.poll(Some(waker)));
+                    let count = Arc::clone(&calls);
+                    cell.on_outcome(Box::new(move |_| *lock(&count) += 1));
+                    assert_eq!(*lock(&calls), 1, "called at once");
+                    cell.try_take()
+                }
+                Owner::Help => {
+                    run(&cell, fails, token());
+                    Some(get(&cell))
                 }
                 Owner::TwoWait => {
                     let other = Arc::clone(&cell);
@@ -320,7 +344,8 @@ mod models {
             }
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             drop(cell);
-            assert_eq!(*lock(&drops), 2, "the work and the value are dropped once");
+            let made = if owner == Owner::Help { 3 } else { 2 };
+            assert_eq!(*lock(&drops), made, "the work and each value are dropped once");
         });
     }
 

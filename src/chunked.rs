@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
 
 use rayon::iter::IndexedParallelIterator;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
@@ -18,7 +17,7 @@ use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::chunk::{Cut, Pace, SLICE, look};
 use crate::error::{Error, TryError};
@@ -20,7 +20,7 @@ use crate::queue::Task;
 use crate::raw::{self, Job, Loan, Run};
 use crate::source::{Ask, Batch, Block, Claim, Items, Out, Source};
 use crate::spare::{Left, Spares};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::wait;
 use crate::worker::{self, Cancellable, Worker};

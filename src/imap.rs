@@ -5,13 +5,14 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::chunk::{Flow, PROMPT};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::stream::{Bell, Chunk, Control, Expected, Part};
+use crate::sync::Instant;
 use crate::terms::Terms;
 use crate::wait;
 use crate::worker;
@@ -479,3 +480,6 @@ impl<I: Iterator, R> fmt::Debug for Imap<'_, I, R> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::apply::apply;
 use crate::call::submit;
@@ -17,6 +17,7 @@ use crate::queue::Task;
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
 use crate::star::{Apply, Star};
+use crate::sync::Instant;
 use crate::wait;
 
 /// A pool with options for the next calls, which it has the same verbs for.

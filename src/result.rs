@@ -6,10 +6,11 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::call::{Pending, refused};
 use crate::error::Error;
+use crate::sync::Instant;
 use crate::wait;
 use crate::worker;
 use crate::workers::Workers;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Instant;
 
 use crate::chunk::LATE;
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::raw::{Reader, Writer, lane};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
 

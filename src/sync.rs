@@ -10,13 +10,14 @@ pub(crate) use {
     crossbeam_utils::sync::{Parker, Unparker},
     std::sync::{Arc, Mutex, MutexGuard, atomic},
     std::thread_local,
+    std::time::Instant,
 };
 
 #[cfg(loom)]
 pub(crate) use {
     loom::cell::UnsafeCell,
     loom::sync::{Arc, Mutex, MutexGuard, atomic},
-    modelled::{Injector, Parker, Unparker, thread_local},
+    modelled::{Injector, Instant, Parker, Unparker, thread_local},
 };
 
 /// Locks `mutex`, whatever happened to an earlier holder.
@@ -52,7 +53,8 @@ mod modelled {
     use crossbeam_deque::Steal;
     use loom::sync::Condvar;
     use std::collections::VecDeque;
-    use std::time::Instant;
+    use std::ops::{Add, Sub};
+    use std::time::Duration;
 
     /// Loom's takes no constants.
     macro_rules! local {
@@ -99,6 +101,40 @@ mod modelled {
         }
     }
 
+    /// Time stands still in a model, as it must: each run of it is to be the same.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) struct Instant(Duration);
+
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            Instant(Duration::ZERO)
+        }
+
+        pub(crate) fn elapsed(&self) -> Duration {
+            Self::now() - *self
+        }
+
+        pub(crate) fn checked_add(&self, time: Duration) -> Option<Self> {
+            self.0.checked_add(time).map(Instant)
+        }
+    }
+
+    impl Add<Duration> for Instant {
+        type Output = Instant;
+
+        fn add(self, time: Duration) -> Instant {
+            Instant(self.0 + time)
+        }
+    }
+
+    impl Sub for Instant {
+        type Output = Duration;
+
+        fn sub(self, earlier: Instant) -> Duration {
+            self.0 - earlier.0
+        }
+    }
+
     type Token = Arc<(Mutex<bool>, Condvar)>;
 
     pub(crate) struct Parker(Unparker);
@@ -123,9 +159,9 @@ mod modelled {
             }
         }
 
-        /// There is no time in a model: a time is up as soon as it is looked at.
-        pub(crate) fn park_deadline(&self, deadline: Instant) {
-            debug_assert!(Instant::now() >= deadline);
+        /// A time that is not up will never be.
+        pub(crate) fn park_deadline(&self, _: Instant) {
+            self.park();
         }
     }
 

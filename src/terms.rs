@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use crate::error::Error;
+use crate::sync::Instant;
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;
 

@@ -9,9 +9,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::sync::{self, Mutex, Parker, Unparker, lock};
+use crate::sync::{self, Instant, Mutex, Parker, Unparker, lock};
 
 /// The moment `timeout` from now; `None`, for ever, where the clock does not reach that far.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {

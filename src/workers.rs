@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::crew::{Crew, Starter};
 use crate::drainers::{Drainers, Retired, State};
 use crate::error::Error;
 use crate::panic::{Panic, catch};
 use crate::queue::TaskRef;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::wait::{self, Event, Sleepers};
 use crate::worker::{self, Worker};
 
