@@ -25,8 +25,11 @@ pub(crate) fn discard<T>(value: T) {
         return;
     }
     if let Err(payload) = catch(|| drop(value)) {
-        // The payload may be of a type whose own `Drop` panics; a leak is the end of the chain.
-        std::mem::forget(payload);
+        // The payload may be of a type whose own `Drop` panics, and so may what that throws. A leak is the
+        // end of the chain.
+        if let Err(payload) = catch(|| drop(payload)) {
+            std::mem::forget(payload);
+        }
     }
 }
 
@@ -155,6 +158,19 @@ mod tests {
             }
         }
         discard(Bomb);
+    }
+
+    #[test]
+    fn the_payload_of_a_panicking_drop_is_not_leaked() {
+        struct Bomb(std::sync::Arc<()>);
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                std::panic::panic_any(std::sync::Arc::clone(&self.0));
+            }
+        }
+        let token = std::sync::Arc::new(());
+        discard(Bomb(std::sync::Arc::clone(&token)));
+        assert_eq!(std::sync::Arc::strong_count(&token), 1);
     }
 
     #[test]

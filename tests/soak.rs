@@ -36,7 +36,7 @@ fn soak() {
     });
     println!("PARPOOL_SOAK_SEED={first}");
     let (send, rounds) = unbounded();
-    thread::spawn(move || {
+    let runner = thread::spawn(move || {
         let start = Instant::now();
         let mut seeds = Random(first);
         let mut seed = first;
@@ -61,6 +61,7 @@ fn soak() {
             Err(RecvTimeoutError::Timeout) => panic!("PARPOOL_SOAK_SEED={current} hangs"),
         }
     }
+    runner.join().expect("the panics of a round are its faults");
     println!("{done} rounds");
     assert!(done > 0);
 }

@@ -16,7 +16,14 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parpool::{AsyncResult, Builder, Context, Error, Pool};
 
 /// Longer than anything takes that does not hang, also on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20 * PATIENCE);
+
+/// How many times as long things may take: with `PARPOOL_TEST_PATIENCE` set when the tests are built, for
+/// checkers that slow them down.
+const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
+    Some(_) => 50,
+    None => 1,
+};
 
 // ---- watchdog ------------------------------------------------------------------------------------
 
@@ -29,7 +36,7 @@ pub(crate) fn watchdog(seconds: u64, body: impl FnOnce() + Send + 'static) {
         let _ = send.send(catch_unwind(AssertUnwindSafe(body)));
     });
     let body = body.expect("a thread can be started");
-    match outcome.recv_timeout(Duration::from_secs(seconds)) {
+    match outcome.recv_timeout(Duration::from_secs(seconds * PATIENCE)) {
         Ok(Ok(())) => body.join().expect("its panics were caught"),
         Ok(Err(payload)) => resume_unwind(payload),
         // The thread is left as it is, so that a debugger finds it.
