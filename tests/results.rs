@@ -865,7 +865,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
             let pool = kind.pool();
             let (gate, mut opener) = gate();
             let (start, began) = bounded::<()>(0);
-            let quick = pool.timeout(Duration::from_millis(200));
+            let quick = pool.timeout(Duration::from_millis(600));
             let result = quick
                 .apply_async(move || began.recv().map_or(5, |()| 5), ())
                 .callback(move |_| gate.pass());
@@ -878,7 +878,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
                     result.ready()
                 });
                 // Until the time of the call is over.
-                thread::sleep(Duration::from_millis(250));
+                thread::sleep(Duration::from_millis(650));
                 assert!(!waiter.is_finished(), "{kind:?}: `wait` returned before the callback");
                 opener.open();
                 assert!(waiter.join().unwrap(), "{kind:?}: not ready after `wait`");

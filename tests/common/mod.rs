@@ -99,15 +99,26 @@ pub(crate) enum Kind {
 }
 
 /// Pools of one and of many workers that live for ever.
+#[cfg(not(miri))]
 pub(crate) const LASTING: [Kind; 2] = [Kind::Lasting(1), Kind::Lasting(3)];
 
 /// Those with threads of their own.
+#[cfg(not(miri))]
 pub(crate) const THREADS: [Kind; 4] =
     [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(1, 1), Kind::Replaced(3, 2)];
 
 /// All kinds.
+#[cfg(not(miri))]
 pub(crate) const ALL: [Kind; 5] =
     [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(1, 1), Kind::Replaced(3, 2), Kind::Serial];
+
+// For Miri, which takes seconds for what takes milliseconds: one of each.
+#[cfg(miri)]
+pub(crate) const LASTING: [Kind; 1] = [Kind::Lasting(2)];
+#[cfg(miri)]
+pub(crate) const THREADS: [Kind; 2] = [Kind::Lasting(2), Kind::Replaced(2, 1)];
+#[cfg(miri)]
+pub(crate) const ALL: [Kind; 3] = [Kind::Lasting(2), Kind::Replaced(2, 1), Kind::Serial];
 
 impl Kind {
     pub(crate) fn builder(self) -> Builder {
