@@ -1,0 +1,330 @@
+//! How much, how many, how small and how big: what still works at the ends of the scale.
+
+mod common;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parpool::{AsyncResult, Context, Error, Pool};
+
+use common::{Crowd, LASTING, gate, hold, watchdog};
+
+/// Fewer where nothing is optimized.
+const fn scaled(n: usize) -> usize {
+    if cfg!(debug_assertions) { n / 10 } else { n }
+}
+
+#[test]
+fn ten_million_queued_tasks_are_skipped_by_terminate() {
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+    static RAN: AtomicUsize = AtomicUsize::new(0);
+
+    /// Without memory of its own, so that there is room for many.
+    struct Token;
+
+    impl Token {
+        fn new() -> Self {
+            ALIVE.fetch_add(1, Ordering::Relaxed);
+            Token
+        }
+    }
+
+    impl Drop for Token {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    watchdog(120, || {
+        let pool = Pool::new(2).unwrap();
+        let (mut opener, held) = hold(&pool, 2);
+        for _ in 0..scaled(10_000_000) {
+            let token = Token::new();
+            drop(pool.apply_async(
+                move || {
+                    RAN.fetch_add(1, Ordering::Relaxed);
+                    drop(token);
+                },
+                (),
+            ));
+        }
+        assert_eq!(ALIVE.load(Ordering::Relaxed), scaled(10_000_000));
+        pool.terminate();
+        // It has not waited for the workers, which are held.
+        assert_eq!(ALIVE.load(Ordering::Relaxed), scaled(10_000_000));
+        opener.open();
+        pool.join().unwrap();
+        drop(held);
+        assert_eq!((ALIVE.load(Ordering::Relaxed), RAN.load(Ordering::Relaxed)), (0, 0));
+    });
+}
+
+#[test]
+fn two_hundred_workers_that_are_replaced() {
+    watchdog(60, || {
+        let pool = Pool::builder().processes(200).max_tasks_per_child(3).build().unwrap();
+        let crowd = Crowd::default();
+        let inside = crowd.clone();
+        let work = move |i: u64| {
+            inside.enter();
+            thread::yield_now();
+            inside.leave();
+            i
+        };
+        let sum: u64 = pool.chunksize(1).map(work, 0..2000).unwrap().into_iter().sum();
+        assert_eq!(sum, 1999 * 1000);
+        assert!(crowd.most() <= 200);
+    });
+}
+
+#[test]
+fn a_chain_of_20_000_each_of_which_waits_for_the_one_before() {
+    watchdog(60, || {
+        for kind in LASTING {
+            let pool = kind.pool();
+            let mut last = pool.apply_async(|| 0, ());
+            for _ in 0..20_000 {
+                let before = last;
+                last = pool.apply_async(move || before.get().unwrap() + 1, ());
+            }
+            assert_eq!(last.get().unwrap(), 20_000, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_chain_of_20_000_each_of_which_submits_the_next() {
+    fn link(pool: &'static Pool, left: usize) -> AsyncResult<usize> {
+        pool.apply_async(
+            move || match left {
+                0 => 0,
+                // It is begun and done before this one goes on, and what it submits likewise; so it hands
+                // its handle on instead of waiting for it.
+                _ => {
+                    drop(link(pool, left - 1));
+                    left
+                }
+            },
+            (),
+        )
+    }
+
+    watchdog(60, || {
+        for kind in LASTING {
+            let pool: &'static Pool = Box::leak(Box::new(kind.pool()));
+            assert_eq!(link(pool, 20_000).get().unwrap(), 20_000);
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+/// What is not optimized needs more of it.
+const STACK: usize = if cfg!(debug_assertions) { 256 } else { 64 } * 1024;
+
+#[test]
+fn every_verb_on_a_stack_of_64_kib() {
+    watchdog(60, || {
+        for life in [None, Some(5)] {
+            let builder =
+                Pool::builder().processes(2).context(Context::threads().stack_size(STACK));
+            let builder = match life {
+                Some(tasks) => builder.max_tasks_per_child(tasks),
+                None => builder,
+            };
+            let pool = builder.build().unwrap();
+            let sum: u64 = (0..10_000).sum();
+            let total = |values: Vec<u64>| values.into_iter().sum::<u64>();
+            assert_eq!(total(pool.map(|i| i, 0..10_000).unwrap()), sum);
+            let ones = vec![1; 700];
+            assert_eq!(total(pool.chunksize(7).map(|i: &u64| *i, &ones).unwrap()), 700);
+            assert_eq!(total(pool.try_map(Ok::<_, Error>, 0..10_000).unwrap()), sum);
+            assert_eq!(total(pool.map_async(|i| i, 0..10_000).get().unwrap()), sum);
+            assert_eq!(pool.imap(|i| i, 0..10_000).map(Result::unwrap).sum::<u64>(), sum);
+            assert_eq!(pool.imap_unordered(|i| i, 0..10_000).map(Result::unwrap).sum::<u64>(), sum);
+            assert_eq!(pool.apply(|i: u64| i + 1, (1,)).unwrap(), 2);
+            let handles: Vec<_> = (0..1000).map(|i| pool.apply_async(move || i, ())).collect();
+            assert_eq!(
+                handles.into_iter().map(|handle| handle.get().unwrap()).sum::<u64>(),
+                499_500
+            );
+            let borrowed = [1, 2, 3];
+            let of_scope = pool.scope(|s| s.apply_async(|| borrowed.iter().sum::<u64>(), ()).get());
+            assert_eq!(of_scope.unwrap(), 6);
+            // A map in a map, and what a task submits and waits for, again and again.
+            let inner = |i: u64| pool.map(|j| j, 0..i).unwrap().into_iter().sum::<u64>();
+            assert_eq!(total(pool.map(inner, vec![10; 100]).unwrap()), 4500);
+            let nested = pool.apply(
+                || (0..2000).map(|i| pool.apply_async(move || i, ()).get().unwrap()).sum::<u64>(),
+                (),
+            );
+            assert_eq!(nested.unwrap(), 1_999_000);
+        }
+    });
+}
+
+#[test]
+fn closures_items_and_results_of_a_mebibyte() {
+    type Big = [u8; 1 << 20];
+
+    // What moves by value lies on the stack of each who moves it.
+    let body = || {
+        let context = Context::threads().stack_size(64 << 20);
+        let pool = Pool::builder().processes(2).context(context).build().unwrap();
+        let big = |byte: u8| -> Big { [byte; 1 << 20] };
+        let check = |value: &Big, byte: u8| assert!(value.iter().all(|each| *each == byte));
+        let captured = big(7);
+        check(&pool.apply_async(move || captured, ()).get().unwrap(), 7);
+        check(&pool.apply(|value: Big| value, (big(8),)).unwrap(), 8);
+        let made = pool.map(big, 0..9).unwrap();
+        (0..9).zip(&made).for_each(|(byte, value)| check(value, byte));
+        let back = pool.map(|value: Big| value, made).unwrap();
+        (0..9).zip(&back).for_each(|(byte, value)| check(value, byte));
+        for (byte, value) in (0..9).zip(pool.imap(move |i| [i; 1 << 20], 0..9)) {
+            check(&value.unwrap(), byte);
+        }
+    };
+    watchdog(60, move || {
+        let thread = thread::Builder::new().stack_size(256 << 20).spawn(body).unwrap();
+        if let Err(payload) = thread.join() {
+            std::panic::resume_unwind(payload);
+        }
+    });
+}
+
+#[test]
+fn values_of_no_size_are_all_there_and_all_dropped() {
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+    struct Nothing;
+
+    fn nothing() -> Nothing {
+        ALIVE.fetch_add(1, Ordering::SeqCst);
+        Nothing
+    }
+
+    impl Drop for Nothing {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    watchdog(60, || {
+        for (kind, pool) in common::all_pools() {
+            let count = 1000;
+            assert_eq!(pool.map(|()| (), vec![(); count]).unwrap().len(), count);
+            let swap = |item: Nothing| {
+                drop(item);
+                nothing()
+            };
+            let items = || (0..count).map(|_| nothing()).collect::<Vec<_>>();
+            for size in [None, Some(1), Some(7)] {
+                let made = with_chunksize!(pool, size, map(swap, items())).unwrap();
+                assert_eq!((made.len(), ALIVE.load(Ordering::SeqCst)), (count, count), "{kind:?}");
+            }
+            let made = pool.map_async(swap, items()).get().unwrap();
+            assert_eq!((made.len(), ALIVE.load(Ordering::SeqCst)), (count, count), "{kind:?}");
+            drop(made);
+            assert_eq!(pool.imap(swap, items()).map(Result::unwrap).count(), count);
+            // Left half way.
+            assert_eq!(
+                pool.imap(swap, items()).take(count / 2).map(Result::unwrap).count(),
+                count / 2
+            );
+            drop(pool.apply_async(nothing, ()));
+            pool.close();
+            pool.join().unwrap();
+            assert_eq!(ALIVE.load(Ordering::SeqCst), 0, "{kind:?}");
+        }
+    });
+}
+
+/// The values are dropped where they are: `terminate` waits for none of them, `join` for all.
+#[test]
+fn slow_drops_do_not_hold_up_terminate() {
+    struct Slow(common::Gate, common::Counter);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.pass();
+            self.1.add();
+        }
+    }
+
+    watchdog(60, || {
+        for kind in common::THREADS {
+            let pool = kind.pool();
+            let dropped = common::Counter::default();
+            let (opener_of_workers, held) = hold(&pool, kind.workers());
+            let (gate, mut opener) = gate();
+            for _ in 0..10 {
+                let slow = Slow(gate.clone(), dropped.clone());
+                drop(pool.apply_async(move || drop(slow), ()));
+            }
+            pool.terminate();
+            drop(opener_of_workers);
+            opener.wait_for(1);
+            assert!(matches!(pool.join_timeout(Duration::from_millis(1)), Err(Error::Timeout)));
+            opener.open();
+            pool.join().unwrap();
+            assert_eq!(dropped.get(), 10, "{kind:?}");
+            drop(held);
+        }
+    });
+}
+
+/// Set in the process that this one starts.
+const CHILD: &str = "PARPOOL_TEST_CHILD";
+
+#[test]
+fn a_machine_with_one_core() {
+    if std::env::var_os(CHILD).is_some() {
+        let pool = Pool::new(None).unwrap();
+        assert_eq!(pool.processes(), 1);
+        // More workers than cores, and all wait for one another.
+        for pool in [pool, Pool::new(4).unwrap()] {
+            let sum = |values: Vec<u64>| values.into_iter().sum::<u64>();
+            assert_eq!(sum(pool.map(|i| i, 0..100_000).unwrap()), 4_999_950_000);
+            assert_eq!(
+                pool.imap(|i| i, 0..100_000).map(Result::unwrap).sum::<u64>(),
+                4_999_950_000
+            );
+            let inner = |i: u64| sum(pool.map(|j| j, 0..i).unwrap());
+            assert_eq!(sum(pool.map(inner, vec![100; 100]).unwrap()), 495_000);
+            for i in 0..1000 {
+                assert_eq!(pool.apply(|| i, ()).unwrap(), i);
+                assert_eq!(pool.apply_async(move || i, ()).get().unwrap(), i);
+            }
+        }
+        return;
+    }
+    watchdog(60, || {
+        let test = "a_machine_with_one_core";
+        let program = std::env::current_exe().unwrap();
+        let mut child = Command::new("taskset");
+        child.args(["-c", "0"]).arg(program).args(["--exact", test, "--test-threads=1"]);
+        let Ok(output) = child.env(CHILD, "1").output() else {
+            return println!("skipped: there is no `taskset` to take cores away");
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    });
+}
+
+#[test]
+fn a_stack_that_the_system_refuses_fails_the_pool() {
+    watchdog(20, || {
+        let context = Context::threads().name("huge").stack_size(1 << 46);
+        for life in [usize::MAX, 10] {
+            let builder = Pool::builder().processes(3).context(context.clone());
+            let pool = match life {
+                usize::MAX => builder.build(),
+                tasks => builder.max_tasks_per_child(tasks).build(),
+            };
+            assert!(matches!(pool, Err(Error::Start(_))), "{pool:?}");
+        }
+        common::assert_no_threads("huge");
+    });
+}
