@@ -29,6 +29,17 @@ use crate::workers::Workers;
 /// unwinding from a panic it [terminates](Pool::terminate) instead of closing. On one of the pool's own
 /// workers it does not wait.
 ///
+/// # Exit, statics, fork
+///
+/// The end of the process waits for no pool: not for one in a `static`, one that was forgotten, or the
+/// [`global`](crate::global) one. A pool in a thread-local ends with its thread, as if it were dropped.
+/// In the destructors of thread-locals a pool works; but not in those of its own workers' threads, which end
+/// when it has ended: there each call is [`NotRunning`](Error::NotRunning).
+///
+/// A process that is made by `fork` has the one thread that called it, so no worker: whoever uses there a
+/// pool of before waits for ever. Make pools after the fork. (Python's start method `fork` has the same
+/// trap, and is no longer the default.)
+///
 /// Python: `multiprocessing.Pool`, and its use as a context manager.
 ///
 /// ```
