@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crossbeam_deque::{Injector, Steal};
 
+use crate::panic::discard;
+
 /// Work that was accepted. Running it a second time, or after it was cancelled, does nothing.
 pub(crate) trait Task: Send + Sync {
     /// Runs it on the calling thread, which is a worker, unless somebody has begun it.
@@ -51,7 +53,8 @@ impl Queue {
         for queue in [&self.nested, &self.outer] {
             for _ in 0..queue.len() {
                 match take(queue) {
-                    Some(task) if task.is_stale() => {}
+                    // It may be the last that has what a call has left, of the user's.
+                    Some(task) if task.is_stale() => discard(task),
                     Some(task) => queue.push(task),
                     None => break,
                 }
