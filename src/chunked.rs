@@ -258,7 +258,7 @@ impl<T: Send> Visitor<T> for Collect {
     }
 
     fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
-        gather(items)
+        gather(|| items)
     }
 }
 
@@ -266,6 +266,6 @@ impl<T: Send> ProducerCallback<T> for Collect {
     type Output = Result<Vec<T>, Error>;
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        gather(producer.into_iter())
+        gather(|| producer.into_iter())
     }
 }

@@ -15,6 +15,7 @@ use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 use crate::context::Context;
 use crate::drainers::{Retired, Roster};
 use crate::error::Error;
+use crate::panic::discard;
 use crate::sync::lock;
 use crate::worker::{self, Worker};
 use crate::workers::Workers;
@@ -151,21 +152,24 @@ pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Err
         Some(_) => build_replaced(workers, context, ready),
     };
     // Ends when the last thread has reported: each holds a sender until then.
-    let failed = started.into_iter().find_map(Result::err);
-    match (built, failed) {
+    let mut failed = started.into_iter().filter_map(Result::err);
+    let first = failed.next();
+    // An error may hold what panics when it is dropped.
+    failed.for_each(discard);
+    match (built, first) {
         (Ok(crew), None) => {
             if let Some(crew) = crew {
                 workers.drainers.with_roster(|place| *place = crew);
             }
             Ok(())
         }
-        (built, failed) => {
+        (built, first) => {
             // Rayon's threads leave when their pool is dropped.
-            let error = built.err().or(failed);
+            let error = built.err().or(first);
             let handles = std::mem::take(&mut *lock(&workers.threads.handles));
             workers.drainers.with_roster(|crew| std::mem::replace(crew, Crew::Retired));
             for handle in handles.into_iter().flatten() {
-                let _ = handle.join().map_err(crate::panic::discard);
+                let _ = handle.join().map_err(discard);
             }
             Err(error.unwrap_or(Error::NotRunning))
         }
@@ -198,7 +202,7 @@ fn pin(context: &Context, index: usize) {
 
 fn rayon_pool(threads: usize) -> ThreadPoolBuilder {
     // The panic of a `rayon::spawn` in the user's code: without a handler it aborts the process.
-    ThreadPoolBuilder::new().num_threads(threads).panic_handler(crate::panic::discard)
+    ThreadPoolBuilder::new().num_threads(threads).panic_handler(discard)
 }
 
 fn build_lasting(
@@ -284,7 +288,7 @@ impl Place {
     /// `before` is the thread it replaces; `ready` hears of the first worker's start.
     fn serve(self, before: Option<JoinHandle<()>>, ready: Option<Ready>) {
         if let Some(before) = before {
-            let _ = before.join().map_err(crate::panic::discard);
+            let _ = before.join().map_err(discard);
         }
         pin(&self.context, self.index);
         let id = self.workers.id;

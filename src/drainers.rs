@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
 
+use crate::panic::discard;
 use crate::queue::{Queue, TaskRef};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, fence};
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -156,7 +157,9 @@ impl<R: Roster> Drainers<R> {
                 drop(roster);
                 // Whatever is in the queue came too late, and each submitter hears that himself. What
                 // lies there must not keep the pool alive that it lies in.
-                while self.queue.pop().is_some() {}
+                while let Some(task) = self.queue.pop() {
+                    discard(task);
+                }
             }
         }
         found

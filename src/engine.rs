@@ -362,11 +362,15 @@ where
                 let count = look(slice).min(slice - done);
                 let end = block.start + count;
                 let mut pause = Pause { hungry, begun, skip: 0 };
-                let items = block.items.take(count);
                 let mut taken = None;
-                let run = || match shift.pace.is_tiny() {
-                    true => block.out.extend(items, &self.f),
-                    false => block.out.extend_until(items, &self.f, || pause.is_due(), &mut taken),
+                let run = || {
+                    let items = block.items.take(count);
+                    match shift.pace.is_tiny() {
+                        true => block.out.extend(items, &self.f),
+                        false => {
+                            block.out.extend_until(items, &self.f, || pause.is_due(), &mut taken)
+                        }
+                    }
                 };
                 let result = catch(run);
                 block.start = base + block.out.len();

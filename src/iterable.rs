@@ -59,10 +59,10 @@ pub trait Visitor<T> {
     fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output;
 }
 
-/// All of `items`, or the panic of the one that could not be made.
-pub(crate) fn gather<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, Error> {
+/// All of what `items` makes, or the panic of the one that could not be made.
+pub(crate) fn gather<I: Iterator>(items: impl FnOnce() -> I) -> Result<Vec<I::Item>, Error> {
     let mut all = Vec::new();
-    match catch(|| items.for_each(|item| all.push(item))) {
+    match catch(|| items().for_each(|item| all.push(item))) {
         Ok(()) => Ok(all),
         Err(payload) => Err(Error::Panicked(Panic::new(payload, Some(all.len())))),
     }

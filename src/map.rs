@@ -85,7 +85,7 @@ where
         };
         if counted && self.order.chunksize.is_none() && len.is_none() {
             // Python's chunk size needs the length.
-            return self.indexed(gather(items)?.into_par_iter());
+            return self.indexed(gather(|| items)?.into_par_iter());
         }
         let cut = self.cut(len);
         let Start { order, f, terms, out } = self;

@@ -119,7 +119,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        map(&self.order()?, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+        map(&self.order()?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
     }
 
     /// See [`Pool::map_into`].
@@ -141,7 +141,7 @@ impl<'p> Options<'p> {
         R: Send,
     {
         let order = self.order().inspect_err(|_| out.clear())?;
-        map_into(&order, |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
+        map_into(&order, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
     /// See [`Pool::starmap`].
@@ -159,7 +159,7 @@ impl<'p> Options<'p> {
         I: Iterable<M>,
         F: Star<I::Item, Output: Send> + Sync,
     {
-        self.map(|args| f.star(args), items)
+        self.map(move |args| f.star(args), items)
     }
 
     /// See [`Pool::try_map`].
@@ -233,7 +233,7 @@ impl<'p> Options<'p> {
         let shared = Arc::clone(workers);
         AsyncResult::new(submit(workers, deadline, false, move || {
             let order = Order { workers: &shared, chunksize, deadline };
-            map(&order, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+            map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
         }))
     }
 

@@ -6,6 +6,8 @@ use crossbeam_deque::Steal;
 
 use crate::sync::Injector;
 
+use crate::panic::discard;
+
 /// Work that was accepted. Running it a second time, or after it was cancelled, does nothing.
 pub(crate) trait Task: Send + Sync {
     /// Runs it on the calling thread, which is a worker, unless somebody has begun it.
@@ -53,7 +55,8 @@ impl Queue {
         for queue in [&self.nested, &self.outer] {
             for _ in 0..queue.len() {
                 match take(queue) {
-                    Some(task) if task.is_stale() => {}
+                    // It may be the last that has what a call has left, of the user's.
+                    Some(task) if task.is_stale() => discard(task),
                     Some(task) => queue.push(task),
                     None => break,
                 }

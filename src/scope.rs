@@ -134,7 +134,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 let shared = Arc::clone(workers);
                 let work = move || {
                     let order = Order { workers: &shared, chunksize, deadline };
-                    map(&order, |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+                    map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
                 };
                 submit_leased(workers, deadline, false, work, lease)
             }

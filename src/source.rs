@@ -1,5 +1,6 @@
 //! Where the workers of a map claim their items from: a collection cut into ranges, or an iterator.
 
+use std::panic::resume_unwind;
 use std::sync::TryLockError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -177,16 +178,28 @@ impl<'r, P: Producer, R> Part<'r, P, R> {
 
 /// A rayon producer with its length.
 pub(crate) struct Indexed<P> {
-    /// There while `len` is not 0.
-    producer: Option<P>,
+    /// There while `len` is not 0. To cut it may run code of the user's: what that has thrown is thrown
+    /// again where the first item is taken.
+    producer: Option<Result<P, Payload>>,
     len: usize,
 }
 
 impl<P: Producer> Indexed<P> {
     fn split_at(self, mid: usize) -> (Self, Self) {
-        let (len, producer) = (self.len, self.producer);
-        let (front, back) = producer.map(|producer| producer.split_at(mid)).unzip();
-        (Indexed { producer: front, len: mid }, Indexed { producer: back, len: len - mid })
+        let (front, back) = match self.producer {
+            None => (None, None),
+            Some(producer) => {
+                match producer.and_then(|producer| catch(|| producer.split_at(mid))) {
+                    Ok((front, back)) => (Some(Ok(front)), Some(Ok(back))),
+                    Err(payload) => {
+                        let front = Indexed { producer: Some(Err(payload)), len: mid };
+                        // Nobody will want those behind it.
+                        return (front, Indexed { producer: None, len: 0 });
+                    }
+                }
+            }
+        };
+        (Indexed { producer: front, len: mid }, Indexed { producer: back, len: self.len - mid })
     }
 }
 
@@ -202,8 +215,10 @@ where
 
     fn take(&mut self, count: usize) -> impl Iterator<Item = P::Item> {
         let front = self.split_front(count);
-        let producer = front.producer.expect("no more items are taken than there are");
-        producer.into_iter()
+        match front.producer.expect("no more items are taken than there are") {
+            Ok(producer) => producer.into_iter(),
+            Err(payload) => resume_unwind(payload),
+        }
     }
 
     fn split_front(&mut self, count: usize) -> Self {
@@ -224,7 +239,7 @@ impl<'r, P: Producer, R> Ranges<'r, P, R> {
     pub(crate) fn new(producer: P, slots: Slots<'r, R>, seats: usize, seat: usize) -> Self {
         let len = slots.len();
         let mut whole =
-            Some(Part { start: 0, items: Indexed { producer: Some(producer), len }, slots });
+            Some(Part { start: 0, items: Indexed { producer: Some(Ok(producer)), len }, slots });
         let make = |index| {
             let part = if index == seat { whole.take() } else { None };
             let left = part.as_ref().map_or(0, |part| part.items.len);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
+use crate::panic::{catch, discard};
 use crate::sync::{self, Instant, Mutex, Parker, Unparker, lock};
 
 /// The moment `timeout` from now; `None`, for ever, where the clock does not reach that far.
@@ -121,11 +122,13 @@ impl Wakers {
 
     /// Wakes everybody, once. Take the wakers out of their lock first: the woken need that lock.
     pub(crate) fn wake(self) {
-        for waker in self.first.into_iter().chain(self.more) {
-            // A waker may be the user's, of some runtime of theirs; a panic of it is not ours.
-            let _ = crate::panic::catch(|| waker.wake()).map_err(crate::panic::discard);
-        }
+        self.first.into_iter().chain(self.more).for_each(wake);
     }
+}
+
+/// A waker may be the user's, of some runtime of theirs; a panic of it is not ours.
+fn wake(waker: Waker) {
+    let _ = catch(|| waker.wake()).map_err(discard);
 }
 
 /// Something that happens once.
@@ -165,26 +168,30 @@ struct Table {
 impl Sleepers {
     /// Registers `waker`, in the place of the one that `ticket` stands for if there is one.
     pub(crate) fn add(&self, ticket: &mut Option<u64>, waker: &Waker) {
-        let mut table = lock(&self.0);
-        let number = *ticket.get_or_insert_with(|| {
-            table.next += 1;
-            table.next
-        });
-        table.wakers.insert(number, waker.clone());
+        // Cloned before the lock is taken, and the one before dropped after: both may run the user's code.
+        let waker = waker.clone();
+        let before = {
+            let mut table = lock(&self.0);
+            let number = *ticket.get_or_insert_with(|| {
+                table.next += 1;
+                table.next
+            });
+            table.wakers.insert(number, waker)
+        };
+        discard(before);
     }
 
     pub(crate) fn remove(&self, ticket: &mut Option<u64>) {
         if let Some(number) = ticket.take() {
-            // The waker is dropped after the lock: dropping it may run the user's code.
-            let _waker = lock(&self.0).wakers.remove(&number);
+            let waker = lock(&self.0).wakers.remove(&number);
+            discard(waker);
         }
     }
 
+    /// Whoever goes on waiting registers again.
     pub(crate) fn wake_all(&self) {
-        let wakers: Vec<Waker> = lock(&self.0).wakers.values().cloned().collect();
-        for waker in wakers {
-            let _ = crate::panic::catch(|| waker.wake()).map_err(crate::panic::discard);
-        }
+        let wakers = std::mem::take(&mut lock(&self.0).wakers);
+        wakers.into_values().for_each(wake);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::crew::{Crew, Starter};
 use crate::drainers::{Drainers, Retired, State};
 use crate::error::Error;
-use crate::panic::{Panic, catch};
+use crate::panic::{Panic, catch, discard};
 use crate::queue::TaskRef;
 use crate::sync::{Instant, Mutex, lock};
 use crate::wait::{self, Event, Sleepers};
@@ -165,8 +165,7 @@ impl Workers {
         if worker.is_spent() && !self.is_terminated() {
             worker.renew();
             if let Err(error) = self.initialize() {
-                let _ = self.broken.set(error);
-                self.end(State::Terminated);
+                self.break_down(error);
             }
         }
     }
@@ -223,10 +222,16 @@ impl Workers {
     /// or, which is the end of the pool, nobody could be had.
     pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Option<Error>) {
         if let Some(error) = why {
-            let _ = self.broken.set(error);
-            self.end(State::Terminated);
+            self.break_down(error);
         }
         self.drainers.give_up(index);
+    }
+
+    /// A worker cannot be replaced, which terminates the pool.
+    fn break_down(self: &Arc<Self>, why: Error) {
+        // Another may have failed first. An error may hold what panics when it is dropped.
+        discard(self.broken.set(why));
+        self.end(State::Terminated);
     }
 
     /// Blocks as [`wait::until`] does, and is woken by `terminate` too.
@@ -278,7 +283,7 @@ impl Workers {
             let join = move || {
                 for handle in handles.into_iter().flatten() {
                     // The thread's own panic is nobody's: what ran on it was caught.
-                    let _ = handle.join().map_err(crate::panic::discard);
+                    let _ = handle.join().map_err(discard);
                 }
                 shared.threads.gone.set();
             };

@@ -295,6 +295,44 @@ fn p05_an_input_that_panics_is_an_error_at_that_place_where_workers_are_replaced
     watchdog(20, || THREADS[2..].iter().for_each(|kind| check_broken(*kind, true)));
 }
 
+/// Rayon's adaptors run code of the user's before there is an item: `map_init` when a worker begins with
+/// its part, `map_with` when the input is cut for the workers.
+#[test]
+fn p05_a_parallel_input_that_panics_before_its_first_item_is_an_error() {
+    struct Uncut;
+    impl Clone for Uncut {
+        fn clone(&self) -> Self {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in ALL {
+            for later in [false, true] {
+                let pool = kind.pool();
+                let xs = || (0..10).collect::<Vec<u64>>().into_par_iter();
+                let init = || -> u64 { panic!("{ON_PURPOSE}") };
+                let begun = || xs().map_init(init, |_, x| x);
+                let cut = || xs().map_with(Uncut, |_, x| x);
+                if later {
+                    let (index, message) = panicked(pool.map_async(square, begun()).get());
+                    assert_eq!((index, &*message), (Some(0), ON_PURPOSE), "{kind:?}");
+                    // Where workers are replaced, it is not cut.
+                    assert!(pool.map_async(square, cut()).get().map_or(true, |r| r.len() == 10));
+                } else {
+                    for result in [pool.map(square, begun()), pool.map(square, cut())] {
+                        let (index, message) = panicked(result);
+                        assert_eq!((index, &*message), (Some(0), ON_PURPOSE), "{kind:?}");
+                    }
+                }
+                assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9], "{kind:?}");
+                pool.close();
+                pool.join().unwrap();
+            }
+        }
+    });
+}
+
 #[test]
 fn p06_get_takes_the_time_of_the_task() {
     watchdog(20, || {
@@ -1662,6 +1700,32 @@ fn d32_a_value_whose_drop_panics_harms_nobody() {
             assert_eq!(pool.apply(square, (5,)).unwrap(), 25, "{kind:?}");
             pool.close();
             pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn d32_a_closure_whose_drop_panics_costs_nobody_the_values() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let drops = Drops::default();
+            let bomb = || (drops.make(0), Bomb);
+            let (own, make) = (bomb(), drops.clone());
+            let f = move |x| {
+                let _in_the_closure = &own;
+                make.make(x)
+            };
+            assert_eq!(pool.map(f, 0..4).unwrap().len(), 4, "{kind:?}");
+            let (own, make) = (bomb(), drops.clone());
+            let f = move |x| {
+                let _in_the_closure = &own;
+                make.make(x)
+            };
+            assert_eq!(pool.map_async(f, 0..4).get().unwrap().len(), 4, "{kind:?}");
+            assert_eq!(pool.apply(square, (5,)).unwrap(), 25);
+            drop(pool);
+            assert_eq!(drops.made(), 10);
+            drops.assert_each_once();
         }
     });
 }

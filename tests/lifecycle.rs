@@ -825,3 +825,31 @@ fn is_cancelled_is_about_the_running_task_only() {
         }
     });
 }
+
+/// The items of a call that timed out may lie in the queue until somebody else sweeps it.
+#[test]
+fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let late = pool.timeout(Duration::from_millis(1)).map_async(drop, vec![Bomb]);
+            assert_matches!(late.get(), Err(Error::Timeout), "{kind:?}");
+            // Many tasks that are dropped unbegun make the queue be swept.
+            let mut stream = pool.chunksize(1).buffersize(200).imap(|x| x, 0..200);
+            let asked = stream.next_timeout(Duration::from_millis(1));
+            assert_matches!(asked, Some(Err(Error::Timeout)));
+            drop(stream);
+            opener.open();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
+        }
+    });
+}

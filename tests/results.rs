@@ -5,7 +5,7 @@ mod common;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -585,6 +585,93 @@ fn a_panicking_waker_harms_nobody() {
                     assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn a_waker_whose_drop_panics_costs_nobody_the_value() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
+            let waker = Waker::from(Arc::new(Bomb));
+            assert!(poll(&mut handle, &waker).is_pending());
+            drop(waker);
+            opener.open();
+            assert_eq!(handle.get().unwrap(), [7], "{kind:?}");
+        }
+    });
+}
+
+/// A `terminate` that panics half way would wake nobody and end nothing.
+#[test]
+fn terminate_asks_nothing_of_a_waker_but_to_wake() {
+    static NEVER: RawWakerVTable =
+        RawWakerVTable::new(|_| panic!("{ON_PURPOSE}"), |_| (), |_| (), |_| ());
+    static ONCE: RawWakerVTable =
+        RawWakerVTable::new(|data| RawWaker::new(data, &NEVER), |_| (), |_| (), |_| ());
+
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
+            // SAFETY: the functions of both tables use no data.
+            #[expect(unsafe_code, reason = "no safe waker panics when it is cloned")]
+            let waker = unsafe { Waker::new(std::ptr::null(), &ONCE) };
+            assert!(poll(&mut handle, &waker).is_pending());
+            thread::scope(|scope| {
+                let waits = scope.spawn(|| pool.apply(|| (), ()));
+                opener.wait_for(1);
+                pool.terminate();
+                opener.open();
+                // It may have been done before, or come too late.
+                let _ = waits.join().unwrap();
+            });
+            assert_matches!(handle.get(), Err(Error::Terminated), "{kind:?}");
+            pool.join().unwrap();
+        }
+    });
+}
+
+/// As the waker of an executor does whose task holds the handle of another call.
+#[test]
+fn a_waker_may_hold_a_handle_of_the_same_pool() {
+    struct Task {
+        _handle: Mutex<Handle>,
+    }
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (first, mut opener) = gate();
+            let (second, _keep) = gate();
+            let mut handle = pool.apply_async(move || (first.pass(), vec![7]).1, ());
+            let mut other = pool.apply_async(move || (second.pass(), vec![8]).1, ());
+            let (waker, _) = counting_waker();
+            assert!(poll(&mut other, &waker).is_pending());
+            let task = Waker::from(Arc::new(Task { _handle: Mutex::new(other) }));
+            assert!(poll(&mut handle, &task).is_pending());
+            drop(task);
+            opener.open();
+            handle.wait();
+            // In the place of the waker before, which goes and takes the other handle along.
+            assert!(poll(&mut handle, &waker).is_ready(), "{kind:?}");
         }
     });
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -208,6 +208,47 @@ fn an_initializer_that_fails_later_ends_the_pool_and_everybody_hears_why() {
             assert!(is_why(&pool.map_async(|x| x, 0..3).get().unwrap_err()), "{kind:?}");
             pool.join().unwrap();
             assert_no_threads("later");
+        }
+    });
+}
+
+/// Of several failures one is the error. The others are nobody's, and so is what their `Drop` does.
+#[test]
+fn initializers_that_fail_with_what_panics_when_dropped_end_the_pool() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    watchdog(30, || {
+        for kind in [Kind::Lasting(3), Kind::Replaced(3, 1)] {
+            for _ in 0..10 {
+                let initializer = || -> () { panic_any(Bomb) };
+                let error = kind.named("bombs").initializer(initializer, ()).build().unwrap_err();
+                assert_matches!(error, Error::Initializer(_), "{kind:?}");
+                std::mem::forget(error);
+                assert_no_threads("bombs");
+            }
+        }
+        for _ in 0..10 {
+            let kind = Kind::Replaced(3, 1);
+            let initializer = || match current_worker() {
+                Some(worker) if worker.generation() == 0 => {}
+                _ => panic_any(Bomb),
+            };
+            let pool = kind.named("bombs").initializer(initializer, ()).build().unwrap();
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let late = pool.apply_async(|| (), ());
+            opener.open();
+            held.into_iter().for_each(|held| drop(held.get()));
+            assert_matches!(late.get(), Err(Error::Initializer(_)));
+            pool.close();
+            pool.join().unwrap();
+            assert_no_threads("bombs");
+            // The pool has the error to the end.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(pool)));
         }
     });
 }
