@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedL
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator};
 
 use crate::error::Error;
-use crate::panic::{Panic, catch};
+use crate::panic::{Panic, catch, discard};
 
 /// Anything [`map`](crate::Pool::map) can loop over. `Marker` is inferred and keeps three families
 /// of types apart; nobody has to name it.
@@ -62,8 +62,16 @@ pub trait Visitor<T> {
 /// All of what `items` makes, or the panic of the one that could not be made.
 pub(crate) fn gather<I: Iterator>(items: impl FnOnce() -> I) -> Result<Vec<I::Item>, Error> {
     let mut all = Vec::new();
-    match catch(|| items().for_each(|item| all.push(item))) {
-        Ok(()) => Ok(all),
+    let looped = catch(|| {
+        let mut items = items();
+        items.by_ref().for_each(|item| all.push(item));
+        items
+    });
+    match looped {
+        Ok(items) => {
+            discard(items);
+            Ok(all)
+        }
         Err(payload) => Err(Error::Panicked(Panic::new(payload, Some(all.len())))),
     }
 }

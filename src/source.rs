@@ -154,6 +154,7 @@ pub(crate) struct Ranges<'r, P, R> {
 struct Seat<'r, P, R> {
     /// How many items `part` holds; for thieves to look at without the lock.
     left: AtomicUsize,
+    /// To cut a parallel iterator of the user's is the user's code, and runs under this lock.
     part: Mutex<Option<Part<'r, P, R>>>,
 }
 

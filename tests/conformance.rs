@@ -1729,3 +1729,19 @@ fn d32_a_closure_whose_drop_panics_costs_nobody_the_values() {
         }
     });
 }
+
+#[test]
+fn d32_an_input_whose_drop_panics_costs_nobody_the_values() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let input = || {
+                let own = Bomb;
+                (0..4).inspect(move |_| {
+                    let _in_the_iterator = &own;
+                })
+            };
+            assert_eq!(pool.map(square, input()).unwrap(), [0, 1, 4, 9], "{kind:?}");
+            assert_eq!(pool.map_async(square, input()).get().unwrap(), [0, 1, 4, 9], "{kind:?}");
+        }
+    });
+}

@@ -19,9 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
-use parpool::{
-    AsyncResult, Context as Kinds, Error, Imap, Pool, TryError, WorkerLocal, current_worker,
-};
+use parpool::{AsyncResult, Error, Imap, Pool, TryError, WorkerLocal, current_worker};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use common::{
@@ -43,6 +41,7 @@ enum Fault {
     ResultDrop,
     /// The input, when it is to make an item.
     InputNext,
+    InputDrop,
     /// The input, when a worker begins with its part: rayon's `map_init`.
     InputInit,
     /// The input, when it is cut for the workers: rayon's `map_with`.
@@ -133,6 +132,7 @@ impl Cell {
     /// Whether there is such a thing.
     fn exists(self) -> bool {
         let fault = match self.fault {
+            InputDrop => !self.is_single(),
             // What makes no first item cannot have the first item do anything.
             InputNext => !self.is_single() && self.phase != TerminatingWithin,
             InputInit | InputSplit => {
@@ -156,6 +156,12 @@ impl Cell {
     fn is_held(self) -> bool {
         let waits = !BLOCKING.contains(&self.verb) && self.kind != Kind::Serial;
         waits && !INITIALIZERS.contains(&self.fault)
+    }
+
+    /// A serial pool whose worker is replaced by itself.
+    fn is_renewed(self) -> bool {
+        let matters = self.fault == LocalDrop || INITIALIZERS.contains(&self.fault);
+        matters && self.kind == Kind::Serial
     }
 
     fn is_single(self) -> bool {
@@ -343,6 +349,7 @@ struct Input {
     items: std::vec::IntoIter<Bomb>,
     panics_at: Option<usize>,
     asked: Counter,
+    _own: Bomb,
 }
 
 impl Iterator for Input {
@@ -449,9 +456,9 @@ impl Trial {
         let mut builder = cell.kind.builder();
         if INITIALIZERS.contains(&cell.fault) {
             builder = builder.initializer(Args::use_them, (Args::new(cell.fault, 1, &drops),));
-            if cell.kind == Kind::Serial {
-                builder = builder.max_tasks_per_child(2).context(Kinds::serial());
-            }
+        }
+        if cell.is_renewed() {
+            builder = builder.max_tasks_per_child(2);
         }
         let pool = Arc::new(builder.build().unwrap());
         let (asked, called) = Default::default();
@@ -480,7 +487,8 @@ impl Trial {
 
     fn input(&self) -> Input {
         let panics_at = (self.cell.fault == InputNext).then_some(self.cell.at());
-        Input { items: self.items().into_iter(), panics_at, asked: self.asked.clone() }
+        let (items, asked) = (self.items().into_iter(), self.asked.clone());
+        Input { items, panics_at, asked, _own: self.bomb(0, InputDrop) }
     }
 
     /// Calls the verb and says what came of it.
@@ -502,7 +510,7 @@ impl Trial {
         macro_rules! with_input {
             (|$input:ident| $call:expr) => {
                 match self.cell.fault {
-                    InputNext => {
+                    InputNext | InputDrop => {
                         let $input = self.input();
                         $call
                     }
@@ -734,7 +742,7 @@ fn panics_of_what_is_dropped() {
 
 #[test]
 fn panics_of_inputs() {
-    check(&[InputNext, InputInit, InputSplit], 298);
+    check(&[InputNext, InputDrop, InputInit, InputSplit], 519);
 }
 
 #[test]
