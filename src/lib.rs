@@ -170,11 +170,11 @@
 //! # Where to look in the source
 //!
 //! `pool.rs` is the signatures and the promises, `options.rs` what the verbs do. `workers.rs` has
-//! the queue's drainers and the lifecycle, `crew.rs` all that touches rayon's threads, `engine.rs` the
-//! engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place that blocks,
-//! `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are in
-//! `docs/design.md`; `docs/tutorial.md`, `docs/python.md`, `docs/streams.md` and
-//! `docs/performance.md` are for users.
+//! the lifecycle, `drainers.rs` who runs what is queued, `crew.rs` all that touches rayon's threads,
+//! `engine.rs` the engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place
+//! that blocks, `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
+//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; `docs/tutorial.md`,
+//! `docs/python.md`, `docs/streams.md` and `docs/performance.md` are for users.
 
 mod apply;
 mod builder;
@@ -239,6 +239,8 @@ mod texts {
     mod streams {}
     #[doc = include_str!("../docs/performance.md")]
     mod performance {}
+    #[doc = include_str!("../docs/reliability.md")]
+    mod reliability {}
     #[doc = include_str!("../docs/design.md")]
     mod design {}
 }

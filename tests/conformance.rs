@@ -18,8 +18,9 @@ use parpool::{AsyncResult, Context, Error, Pool, TryError, current_worker, is_ca
 use rayon::prelude::*;
 
 use common::{
-    ALL, Counter, Crowd, Drops, Kind, LASTING, LONG, ON_PURPOSE, THREADS, all_pools,
-    assert_no_threads, counting_waker, eventually, gate, hold, live_threads, panicked, watchdog,
+    ALL, Counter, Crowd, Drops, Kind, LASTING, LONG, ON_PURPOSE, STEP, THREADS, all_pools,
+    assert_no_threads, counting_waker, eventually, gate, hold, live_threads, panicked, scaled,
+    watchdog,
 };
 
 const CHUNKS: [Option<usize>; 6] = [None, Some(1), Some(7), Some(20), Some(100), Some(1000)];
@@ -68,10 +69,14 @@ fn p02_map_is_the_serial_map() {
             Kind::Replaced(2, 40),
             Kind::Serial,
         ];
-        for (kind, size, len) in kinds.into_iter().flat_map(|kind| {
-            let sizes = move |len| CHUNKS.into_iter().map(move |size| (kind, size, len));
-            [0_u32, 1, 9, 10, 100, 10_007].into_iter().flat_map(sizes)
-        }) {
+        for (kind, size, len) in kinds
+            .into_iter()
+            .flat_map(|kind| {
+                let sizes = move |len| CHUNKS.into_iter().map(move |size| (kind, size, len));
+                [0_u32, 1, 9, 10, 100, scaled(10_007)].into_iter().flat_map(sizes)
+            })
+            .step_by(STEP)
+        {
             // A thread for each item and verb would take its time.
             if matches!(kind, Kind::Replaced(..)) && len > 100 && size.is_some_and(|size| size < 20)
             {
@@ -126,7 +131,7 @@ fn p02_map_over_a_slow_input_of_unknown_length() {
     watchdog(40, || {
         for kind in [Kind::Lasting(8), Kind::Lasting(2), Kind::Replaced(3, 50), Kind::Serial] {
             let pool = kind.pool();
-            for round in 0..40 {
+            for round in 0..scaled(40) {
                 // Slow to pull, so that workers come for nothing and blocks change hands unbegun.
                 let slow = (0..200_u64).filter(|_| {
                     let start = Instant::now();
@@ -147,8 +152,10 @@ fn p02_map_over_a_slow_input_of_unknown_length() {
 fn p02_starmap_is_the_serial_map() {
     watchdog(20, || {
         for (kind, pool) in all_pools() {
-            for (size, len) in
-                CHUNKS.iter().flat_map(|size| [0, 1, 9, 10, 100].map(|len| (*size, len)))
+            for (size, len) in CHUNKS
+                .iter()
+                .flat_map(|size| [0, 1, 9, 10, 100].map(|len| (*size, len)))
+                .step_by(STEP)
             {
                 let pairs: Vec<(i64, i64)> = (0..len).map(|i| (i, i * 7 % 13)).collect();
                 let sub = |a: i64, b: i64| a - b;
@@ -390,7 +397,7 @@ fn p09_terminate_skips_what_has_not_begun() {
                 let (gate, ran) = (gate.clone(), ran.clone());
                 pool.apply_async(move || (ran.add(), gate.pass()).0, ())
             };
-            let results: Vec<_> = (0..10_000).map(submit).collect();
+            let results: Vec<_> = (0..scaled(10_000)).map(submit).collect();
             opener.wait_for(kind.workers());
             pool.terminate();
             opener.open();
@@ -416,7 +423,7 @@ fn p09_terminate_ends_a_map_between_two_items() {
                 count.add();
                 gate.pass();
             };
-            let result = pool.chunksize(size).map_async(nap, 0..10_000);
+            let result = pool.chunksize(size).map_async(nap, 0..scaled(10_000));
             opener.wait_for(1);
             pool.terminate();
             assert_matches!(result.get(), Err(Error::Terminated));
@@ -701,6 +708,7 @@ fn p16_a_worker_that_cannot_be_started_fails_the_pool() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "two hundred threads take too long")]
 fn p17_a_large_pool() {
     watchdog(40, || {
         for kind in [Kind::Lasting(200), Kind::Replaced(200, 2)] {
@@ -765,7 +773,7 @@ fn p19_never_more_tasks_at_once_than_workers() {
 fn p20_an_end_right_after_submitting() {
     watchdog(30, || {
         for kind in ALL {
-            for _ in 0..20 {
+            for _ in 0..scaled(20) {
                 let pool = kind.pool();
                 let results: Vec<_> = (0..50).map(|i| pool.apply_async(square, (i,))).collect();
                 let map = pool.map_async(square, 0..50);
@@ -833,6 +841,7 @@ fn p21_no_thread_is_left_and_names_tell_whose_they_are() {
 const CHILD: &str = "PARPOOL_TEST_CHILD";
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn p22_a_process_may_exit_with_a_live_global_pool() {
     if std::env::var_os(CHILD).is_some() {
         assert_eq!(parpool::map(square, 0..4).unwrap(), [0, 1, 4, 9]);
@@ -1294,7 +1303,7 @@ fn d12_chunks_are_the_same_whoever_is_being_replaced() {
         let pool = Kind::Replaced(2, 1).pool();
         // Four chunks a worker, rounded up, each of them the one task of a worker.
         let expected = [3, 3, 3, 3, 3, 3, 2];
-        for round in 0..1000 {
+        for round in 0..scaled(1000) {
             let who = if round % 2 == 0 {
                 pool.map(|_| current_worker().unwrap(), 0..20).unwrap()
             } else {
@@ -1511,7 +1520,7 @@ fn d21_replacement_loses_and_repeats_no_task() {
         {
             let pool = Kind::Replaced(workers, tasks).pool();
             // Each generation is the start of a thread: fewer where generations are short.
-            let count = if tasks == 3 { 10_000 } else { 1000 * tasks };
+            let count = scaled(if tasks == 3 { 10_000 } else { 1000 * tasks });
             let ran: Arc<Vec<Counter>> = Arc::new((0..count).map(|_| Counter::default()).collect());
             let results: Vec<_> = (0..count)
                 .map(|i| {
@@ -1532,7 +1541,7 @@ fn d25_the_lowest_index_wins() {
     watchdog(40, || {
         for kind in [Kind::Lasting(2), Kind::Replaced(2, 3)] {
             let pool = kind.pool();
-            for round in 0..200 {
+            for round in 0..scaled(200) {
                 // Item 0 fails late, after item 1.
                 let (send, failed) = bounded(1);
                 let fail = move |i: usize| {
@@ -1565,7 +1574,7 @@ fn d25_the_lowest_error_of_try_map_wins() {
     watchdog(20, || {
         for kind in ALL {
             let pool = kind.pool();
-            for _ in 0..20 {
+            for _ in 0..scaled(20) {
                 let fail = |i: usize| if i % 10 == 7 { Err(i) } else { Ok(()) };
                 let error = pool.try_map(fail, 0..200).unwrap_err();
                 assert_matches!(error, TryError::Item { index: 7, error: 7 }, "{kind:?}");
@@ -1606,7 +1615,7 @@ fn d28_callbacks_have_run_when_get_returns() {
     watchdog(30, || {
         for kind in LASTING {
             let pool = kind.pool();
-            for i in 0..10_000 {
+            for i in 0..scaled(10_000) {
                 let (ran, count) = (Counter::default(), Counter::default());
                 let callback = {
                     let count = count.clone();
@@ -1628,7 +1637,7 @@ fn d31_twenty_thousand_tasks_that_submit_and_wait() {
     watchdog(30, || {
         for kind in LASTING.into_iter().chain([Kind::Lasting(2)]) {
             let pool = Arc::new(kind.pool());
-            let results: Vec<_> = (0..20_000)
+            let results: Vec<_> = (0..scaled(20_000))
                 .map(|i| {
                     let inner = Arc::clone(&pool);
                     pool.apply_async(move || inner.apply_async(square, (i,)).get().unwrap(), ())
@@ -1651,12 +1660,12 @@ fn d31_one_task_that_submits_twenty_thousand_and_waits_for_the_last_first() {
             let sum = pool.apply(
                 || {
                     let results: Vec<_> =
-                        (0..20_000).map(|i| pool.apply_async(square, (i % 10,))).collect();
+                        (0..scaled(20_000)).map(|i| pool.apply_async(square, (i % 10,))).collect();
                     results.into_iter().rev().map(|result| result.get().unwrap()).sum::<u64>()
                 },
                 (),
             );
-            assert_eq!(sum.unwrap(), 2000 * 285, "{kind:?}");
+            assert_eq!(sum.unwrap(), scaled(20_000) / 10 * 285, "{kind:?}");
         }
     });
 }

@@ -13,7 +13,7 @@ use parpool::{AsyncResult, Error, Pool, TryError, is_cancelled};
 
 use common::{
     ALL, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, gate, hold, live_threads, message, watchdog,
+    eventually, gate, hold, live_threads, message, scaled, watchdog,
 };
 
 /// Waits, as a task, until nobody wants its outcome.
@@ -130,7 +130,7 @@ fn submitting_races_with_close_and_every_accepted_task_resolves() {
         for (kind, terminates) in
             THREADS.into_iter().flat_map(|kind| [false, true].map(|terminates| (kind, terminates)))
         {
-            for round in 0..20 {
+            for round in 0..scaled(20) {
                 let pool = kind.pool();
                 let ran = Counter::default();
                 let accepted = thread::scope(|scope| {
@@ -142,7 +142,7 @@ fn submitting_races_with_close_and_every_accepted_task_resolves() {
                                     let ran = ran.clone();
                                     pool.apply_async(move || ran.add(), ())
                                 };
-                                (0..100).map(submit).collect::<Vec<_>>()
+                                (0..scaled(100)).map(submit).collect::<Vec<_>>()
                             })
                         })
                         .collect();
@@ -176,7 +176,7 @@ fn maps_race_with_the_end_and_return() {
         for (kind, terminates) in
             ALL.into_iter().flat_map(|kind| [false, true].map(|terminates| (kind, terminates)))
         {
-            for round in 0..10 {
+            for round in 0..scaled(10) {
                 let pool = kind.pool();
                 thread::scope(|scope| {
                     for verb in 0..4 {

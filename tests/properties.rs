@@ -11,7 +11,7 @@ use parpool::{Error, Pool, TryError, WorkerId, current_worker};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
-use common::{Counted, Drops, Kind, LONG, ON_PURPOSE, quiet};
+use common::{Counted, Drops, Kind, LONG, ON_PURPOSE, quiet, scaled};
 
 const KINDS: [Kind; 6] = [
     Kind::Lasting(1),
@@ -33,7 +33,7 @@ fn pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: scaled(cases), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Mostly short, with the sizes around those of chunks in it.

@@ -773,6 +773,7 @@ fn a_cancelled_task_of_a_scope_can_see_it() {
 
 /// While the workers are held by others, the end of a scope has nothing to do but sleep.
 #[test]
+#[cfg_attr(miri, ignore = "reads what the system says of threads")]
 fn a_scope_that_waits_for_a_queued_task_sleeps() {
     watched(30, || {
         for kind in LASTING {

@@ -17,8 +17,8 @@ use parpool::{Error, Imap, Options, Pool, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
-    ALL, Counter, Drops, Kind, LASTING, LONG, ON_PURPOSE, THREADS, all_pools, eventually, gate,
-    hold, panicked, pools, quiet, watchdog,
+    ALL, Counter, Drops, Kind, LASTING, LONG, ON_PURPOSE, STEP, THREADS, all_pools, eventually,
+    gate, hold, panicked, pools, quiet, scaled, watchdog,
 };
 
 // ---- what the tests share ------------------------------------------------------------------------
@@ -384,18 +384,21 @@ fn check_window(
 }
 
 fn sizes() -> impl Iterator<Item = (Option<usize>, Option<usize>, bool)> {
-    [None, Some(1), Some(6), Some(50)].into_iter().flat_map(|chunk| {
-        [None, Some(1), Some(2), Some(7), Some(100)]
-            .into_iter()
-            .flat_map(move |window| [(chunk, window, true), (chunk, window, false)])
-    })
+    [None, Some(1), Some(6), Some(50)]
+        .into_iter()
+        .flat_map(|chunk| {
+            [None, Some(1), Some(2), Some(7), Some(100)]
+                .into_iter()
+                .flat_map(move |window| [(chunk, window, true), (chunk, window, false)])
+        })
+        .step_by(STEP)
 }
 
 #[test]
 fn d08_the_window_is_strict_when_items_are_fast() {
     watchdog(60, || {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 50), Kind::Serial] {
-            sizes().for_each(|sizes| check_window(kind, sizes, 2000, |_| {}, |_| {}));
+            sizes().for_each(|sizes| check_window(kind, sizes, scaled(2000), |_| {}, |_| {}));
         }
     });
 }
@@ -409,7 +412,7 @@ fn d08_the_window_is_strict_when_the_first_item_is_slow() {
                     sleep(Duration::from_millis(20))
                 }
             };
-            sizes().for_each(|sizes| check_window(kind, sizes, 500, slow_first, |_| {}));
+            sizes().for_each(|sizes| check_window(kind, sizes, scaled(500), slow_first, |_| {}));
         }
     });
 }
@@ -423,7 +426,7 @@ fn d08_the_window_is_strict_when_the_consumer_is_slow() {
                     sleep(Duration::from_millis(2))
                 }
             };
-            sizes().for_each(|sizes| check_window(kind, sizes, 500, |_| {}, slow));
+            sizes().for_each(|sizes| check_window(kind, sizes, scaled(500), |_| {}, slow));
         }
     });
 }
@@ -431,6 +434,7 @@ fn d08_the_window_is_strict_when_the_consumer_is_slow() {
 /// The stream widens its window while items are fast and narrows it when they get slow: then more are
 /// in flight than the new one holds.
 #[test]
+#[cfg_attr(miri, ignore = "a window takes twenty thousand items to get wide")]
 fn d08_a_window_that_shrinks_under_what_is_in_flight() {
     watchdog(60, || {
         for pool in [Kind::Lasting(1), Kind::Lasting(2), Kind::Lasting(4)].map(Kind::pool) {
@@ -469,7 +473,7 @@ impl Drop for Live {
 }
 
 #[cfg(debug_assertions)]
-const MANY: usize = 100_000;
+const MANY: usize = if cfg!(miri) { 3000 } else { 100_000 };
 #[cfg(not(debug_assertions))]
 const MANY: usize = 10_000_000;
 
@@ -777,7 +781,7 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: scaled(60), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_stream_is_the_serial_iterator(
@@ -1077,6 +1081,7 @@ fn what_is_done_and_not_handed_out_is_dropped_with_the_stream() {
 
 /// What a late chunk was split into has not begun either.
 #[test]
+#[cfg_attr(miri, ignore = "a window takes twenty thousand items to get wide")]
 fn the_pieces_of_a_late_chunk_are_dropped_with_the_stream() {
     const FAST: usize = 20_000;
 
@@ -1123,7 +1128,7 @@ fn many_tiny_streams_dropped_half_way_leave_nothing() {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 5000), Kind::Serial] {
             let pool = kind.pool();
             let drops = Drops::default();
-            for i in 0..20_000 {
+            for i in 0..scaled(20_000) {
                 let captured = (i % 100 == 0).then(|| drops.make(i));
                 let f = move |x: usize| x + captured.as_ref().map_or(0, common::Counted::value);
                 let mut stream = stream(options(&pool, None, None), i % 2 == 0, f, 0..10);
@@ -1341,6 +1346,7 @@ fn expensive_neighbours_are_shared_out() {
 
 /// While an item is slow and those after it are done, the consumer has nothing to do but sleep.
 #[test]
+#[cfg_attr(miri, ignore = "reads what the system says of threads")]
 fn a_consumer_that_waits_for_a_slow_item_sleeps() {
     watchdog(60, || {
         for ordered in [true, false] {

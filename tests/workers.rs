@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use common::{
     ALL, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, gate, hold, live_threads, message, panicked, watchdog,
+    eventually, gate, hold, live_threads, message, panicked, scaled, watchdog,
 };
 
 // ---- who runs this -------------------------------------------------------------------------------
@@ -791,7 +791,7 @@ fn a_worker_local_whose_maker_panics_when_dropped_harms_no_worker() {
 
     watchdog(60, || {
         let pool = Kind::Replaced(2, 3).pool();
-        for _ in 0..200 {
+        for _ in 0..scaled(200) {
             let bomb = Bomb;
             let local = WorkerLocal::new(move || {
                 let _in_the_closure = &bomb;
@@ -896,7 +896,7 @@ fn rayon_code_in_tasks_while_many_handles_are_queued() {
     watchdog(40, || {
         for kind in LASTING.into_iter().chain([Kind::Lasting(2), Kind::Replaced(2, 50)]) {
             let pool = Arc::new(kind.pool());
-            let calls: Vec<AsyncResult<u64>> = (0..2000_u64)
+            let calls: Vec<AsyncResult<u64>> = (0..scaled(2000_u64))
                 .map(|i| {
                     let inner = Arc::clone(&pool);
                     let task = move || match i % 20 {
@@ -946,7 +946,7 @@ fn a_task_that_owns_its_pool_may_be_skipped_by_the_last_worker() {
 #[test]
 fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
     watchdog(60, || {
-        for round in 0..1000_u64 {
+        for round in 0..scaled(1000_u64) {
             let pool = Arc::new(Kind::Replaced(1, 1).pool());
             let drops = Drops::default();
             let submits = {

@@ -25,6 +25,23 @@ const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
     None => 1,
 };
 
+// ---- Miri ----------------------------------------------------------------------------------------
+
+/// How often to do a thing that is done `n` times: as often, or a hundredth of it under Miri, which takes
+/// about a second for each map. A race that is tried too seldom there is tried elsewhere.
+pub(crate) fn scaled<N>(n: N) -> N
+where
+    N: TryFrom<usize, Error: fmt::Debug> + TryInto<usize, Error: fmt::Debug>,
+{
+    let often: usize = n.try_into().expect("a count");
+    let often = if cfg!(miri) { (often / 100).max(often.min(4)) } else { often };
+    often.try_into().expect("no more than before")
+}
+
+/// The step through a table of cases: all of them, or under Miri one of so many. Prime, so that each column
+/// is met in all its values.
+pub(crate) const STEP: usize = if cfg!(miri) { 17 } else { 1 };
+
 // ---- watchdog ------------------------------------------------------------------------------------
 
 /// Runs `body` on another thread and fails if that takes longer than `seconds`. Its panic is passed on.
@@ -351,6 +368,9 @@ pub(crate) fn counting_waker() -> (Waker, Counter) {
 pub(crate) fn live_threads(name: &str) -> Option<usize> {
     let prefix = format!("{name}-");
     assert!(prefix.len() < 12, "the system shows 15 bytes, and the numbers need some");
+    if cfg!(miri) {
+        return None;
+    }
     let tasks = std::fs::read_dir("/proc/self/task").ok()?;
     let names = tasks.flatten().filter_map(|task| {
         // It may have ended since.
