@@ -141,6 +141,15 @@ impl<W, T> Cell<W, T> {
         ready
     }
 
+    /// Has whoever waits look again: there may be something for him to do meanwhile.
+    pub(crate) fn wake(&self) {
+        let waiting =
+            lock(&self.0).waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.wakers));
+        if let Some(wakers) = waiting {
+            wakers.wake();
+        }
+    }
+
     /// The outcome, once, if it is there.
     pub(crate) fn try_take(&self) -> Option<Outcome<T>> {
         let mut inner = lock(&self.0);

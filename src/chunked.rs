@@ -1,7 +1,7 @@
 //! `map_async` on a pool that replaces its workers: each chunk is a task of its own, as in Python, so
 //! that a worker can be replaced between two of them.
 //!
-//! (On other pools `map_async` is one task that does a whole blocking `map` on its worker.)
+//! (On other pools see `map_async.rs`.)
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,20 +15,18 @@ use crate::cell::{Callback, Cell, Outcome};
 use crate::chunk::Cut;
 use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
+use crate::map::Order;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::{Instant, Mutex, lock};
+use crate::sync::{Mutex, lock};
 use crate::terms::Terms;
 use crate::worker::{self, Cancellable};
-use crate::workers::Workers;
 
 /// Submits `f` over `items` in chunks.
 ///
 /// They are queued in the form that `lease` makes of them: what borrows cannot be queued as it is.
 pub(crate) fn map_async<'s, M, I, F, R>(
-    workers: &Arc<Workers>,
-    chunksize: Option<usize>,
-    deadline: Option<Instant>,
+    order: &Order<'_>,
     lease: impl Fn(Arc<dyn Task + 's>) -> TaskRef,
     f: F,
     items: I,
@@ -39,6 +37,7 @@ where
     F: Fn(I::Item) -> R + Send + Sync + 's,
     R: Send + 's,
 {
+    let workers = order.workers;
     if let Err(error) = workers.admit() {
         return refused(workers, error);
     }
@@ -47,7 +46,7 @@ where
         Ok(items) => items,
         Err(error) => return refused(workers, error),
     };
-    let unit = Cut::new(chunksize, true, Some(items.len()), workers.count).unit;
+    let unit = Cut::new(order.chunksize, true, Some(items.len()), workers.count).unit;
     let mut chunks = VecDeque::new();
     while items.len() > unit {
         let start = (items.len() - 1) / unit * unit;
@@ -59,7 +58,7 @@ where
     results.resize_with(count, Vec::new);
     let state = State { chunks, results, running: 0, failure: None };
     let map = Arc::new(Chunked {
-        terms: Arc::new(Terms::new(workers, deadline)),
+        terms: Arc::new(Terms::new(workers, order.deadline)),
         cell: Cell::new(()),
         unit,
         f: Mutex::new(Some(Arc::new(f))),
@@ -250,14 +249,14 @@ where
 /// Loops over an input here and now.
 struct Collect;
 
-impl<T: Send> Visitor<T> for Collect {
+impl<'s, T: Send> Visitor<'s, T> for Collect {
     type Output = Result<Vec<T>, Error>;
 
-    fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output {
+    fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
         items.with_producer(self)
     }
 
-    fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
+    fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
         gather(|| items)
     }
 }

@@ -9,7 +9,7 @@
 //! what lies below is still done, for it may fail too and then wins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -33,11 +33,13 @@ const PATIENCE: Duration = Duration::from_micros(50);
 /// How long a worker works alone before it calls another: about what it takes to wake one.
 const WORTH: Duration = Duration::from_micros(10);
 
-/// What a blocking call was given besides its input.
-pub(crate) struct Order<'w> {
-    pub(crate) workers: &'w Arc<Workers>,
-    pub(crate) chunksize: Option<usize>,
-    pub(crate) deadline: Option<Instant>,
+/// Who has workers come to a map.
+pub(crate) trait Caller {
+    /// Has one more worker come.
+    fn call(&self);
+    /// Has one of those come back who left because there was nothing to claim: the `owner` of the
+    /// map, or anyone.
+    fn call_back(&self, owner: bool);
 }
 
 /// What a map has besides the results in place.
@@ -54,21 +56,20 @@ enum Failure<E> {
 }
 
 /// One map that is going on.
-pub(crate) struct Engine<'o, 'w, 'r, S: Source<'r, R>, F, R, E> {
-    order: &'o Order<'w>,
+pub(crate) struct Engine<'r, S: Source<'r, R>, F, R, E> {
     f: F,
     source: S,
     cut: Cut,
     terms: Arc<Terms>,
     /// How many workers can be of use.
     helpers: usize,
-    /// How many were called.
+    /// How many were called, the first among them.
     called: AtomicUsize,
     /// How many have come.
     came: AtomicUsize,
     /// How many workers left because there was nothing to claim, and were not called back.
     hungry: AtomicUsize,
-    /// One of them is the owner of the map, which is woken instead.
+    /// One of them is the owner of the map, who waits for all the others.
     owner_left: AtomicBool,
     /// Items from this index on are skipped.
     stop: AtomicUsize,
@@ -89,6 +90,9 @@ struct Tally<'r, R, E> {
 struct Shift<'r, R> {
     seat: usize,
     pace: Pace,
+    /// Calls another worker as soon as it has claimed something. Not before: an input that blocks
+    /// shall not gather workers.
+    eager: bool,
     /// The last block was one that had been given back.
     in_spares: bool,
     joined: Instant,
@@ -97,30 +101,22 @@ struct Shift<'r, R> {
     grown: Vec<(usize, Vec<R>)>,
 }
 
-impl<'o, 'w, 'r, S, F, R, E> Engine<'o, 'w, 'r, S, F, R, E>
+impl<'r, S, F, R, E> Engine<'r, S, F, R, E>
 where
     S: Source<'r, R>,
     F: Fn(<S::Items as Items>::Item) -> Result<R, E> + Sync,
     R: Send,
     E: Send,
 {
-    pub(crate) fn new(
-        order: &'o Order<'w>,
-        f: F,
-        terms: Arc<Terms>,
-        source: S,
-        cut: Cut,
-        len: Option<usize>,
-    ) -> Self {
+    pub(crate) fn new(f: F, terms: Arc<Terms>, source: S, cut: Cut, len: Option<usize>) -> Self {
         let tasks = len.map_or(usize::MAX, |len| len.div_ceil(cut.unit));
         Engine {
-            order,
+            helpers: tasks.min(terms.workers.count),
             f,
             source,
             cut,
             terms,
-            helpers: tasks.min(order.workers.count),
-            called: AtomicUsize::new(0),
+            called: AtomicUsize::new(1),
             came: AtomicUsize::new(0),
             hungry: AtomicUsize::new(0),
             owner_left: AtomicBool::new(false),
@@ -133,12 +129,12 @@ where
 
     /// Has the workers do it and waits for them. A caller that is a worker is one of them.
     pub(crate) fn run(self) -> (Vec<Run<'r, R>>, Rest<R, E>) {
-        let workers = self.order.workers;
+        let workers = &self.terms.workers;
         let mut refused = None;
         if workers.serial.is_some() {
             let accepted = workers.serially(|worker| {
                 while self.has_work() {
-                    self.share(worker, None, false);
+                    self.share(worker, None, false, false);
                     workers.renew_if_spent(worker);
                 }
             });
@@ -155,14 +151,13 @@ where
 
     /// Works, as a worker whose task this map is a part of, until all is done.
     fn take_part(&self, worker: &Worker, loan: &Arc<Loan>) {
-        self.called.fetch_add(1, Ordering::Relaxed);
         self.came.fetch_add(1, Ordering::Relaxed);
-        self.call_next(loan);
+        let caller = Lending { loan, workers: &self.terms.workers };
         loop {
             if self.owner_left.swap(false, Ordering::Relaxed) {
                 self.take_hungry();
             }
-            self.share(worker, Some(loan), true);
+            self.share(worker, Some(&caller), true, true);
             let mut idle = false;
             // Woken by the last worker to leave, and by `call_back` when there is something to claim.
             wait::until(None, |waker| {
@@ -177,41 +172,40 @@ where
 
     /// Waits, as somebody outside the pool, until all is done or the time is up.
     fn watch(&self, loan: &Arc<Loan>) -> Result<(), Error> {
-        let workers = self.order.workers;
-        self.called.fetch_add(1, Ordering::Relaxed);
+        let workers = &self.terms.workers;
         workers.submit(Arc::clone(loan) as Arc<dyn Task>)?;
         // Woken by the last worker to leave, and by `terminate`.
         let done = |waker: &Waker| loan.poll_idle(waker) && !self.has_work();
         if workers.wait(wait::deadline(PATIENCE), done) {
             return Ok(());
         }
-        while self.call_next(loan) {}
-        if !workers.wait(self.order.deadline, done) {
+        let caller = Lending { loan, workers };
+        while self.call_next(&caller) {}
+        if !workers.wait(self.terms.deadline, done) {
             self.time_is_up();
         }
         Ok(())
     }
 
+    /// Does a share on a worker, for a map that nobody waits for in here.
+    pub(crate) fn join(&self, worker: &Worker, caller: &dyn Caller) {
+        self.share(worker, Some(caller), true, false);
+    }
+
     /// Calls another worker, if one can be of use.
-    fn call_next(&self, loan: &Arc<Loan>) -> bool {
+    fn call_next(&self, caller: &dyn Caller) -> bool {
         // ORDERING: bounds a number of calls; one too many finds nothing to do.
         let call = self.called.load(Ordering::Relaxed) < self.helpers && self.has_work();
         if call {
             self.called.fetch_add(1, Ordering::Relaxed);
-            self.call(loan);
+            caller.call();
         }
         call
     }
 
-    fn call(&self, loan: &Arc<Loan>) {
-        // Refused only when the threads are gone. Then whoever calls is no worker of theirs, and
-        // the first call, in `watch`, was refused too or has been answered.
-        let _ = self.order.workers.submit(Arc::clone(loan) as Arc<dyn Task>);
-    }
-
     /// Items from here on are not wanted.
     fn stop(&self) -> usize {
-        if self.order.workers.is_terminated() {
+        if self.terms.workers.is_terminated() {
             return 0;
         }
         // ORDERING: what it guards, the failure, is read under a lock; seeing it late costs work.
@@ -219,13 +213,13 @@ where
     }
 
     /// Whether anything is left that nobody is doing. Exact when nobody is at it.
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         let stop = self.stop();
         self.source.has_more(stop) || self.spares.has_more(stop)
     }
 
     fn check_time(&self, now: Instant) {
-        if self.order.deadline.is_some_and(|deadline| now >= deadline) {
+        if self.terms.deadline.is_some_and(|deadline| now >= deadline) {
             self.time_is_up();
         }
     }
@@ -247,11 +241,12 @@ where
     }
 
     /// Works until there is nothing to claim, or the worker is spent and does not go `on`.
-    fn share(&self, worker: &Worker, loan: Option<&Arc<Loan>>, on: bool) {
+    fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, on: bool) {
         let now = Instant::now();
         let mut shift = Shift {
             seat: worker.index,
             pace: Pace::new(),
+            eager,
             in_spares: false,
             joined: now,
             now,
@@ -261,23 +256,32 @@ where
         worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
-                let Some(block) = self.claim(&mut shift) else {
+                let mut claim = self.claim(&mut shift);
+                if !matches!(claim, Claim::Block(_)) {
                     // `on`, it is the owner.
-                    self.owner_left.fetch_or(on && loan.is_some(), Ordering::Relaxed);
+                    self.owner_left.fetch_or(on, Ordering::Relaxed);
                     self.hungry.fetch_add(1, Ordering::Relaxed);
-                    break;
-                };
+                }
+                if matches!(claim, Claim::Busy) {
+                    claim = self.claim_at_last(&mut shift, on);
+                }
+                let Claim::Block(block) = claim else { break };
                 worker.count();
-                self.feed(loan);
+                if let Some(caller) = caller {
+                    if std::mem::take(&mut shift.eager) {
+                        self.call_next(caller);
+                    }
+                    self.feed(caller);
+                }
                 let Block { start, items, out } = block;
                 match items {
                     Left::Items(items) => {
                         let block = Block { start, items, out };
-                        self.run_block(block, Left::Items, &mut shift, loan);
+                        self.run_block(block, Left::Items, &mut shift, caller);
                     }
                     Left::Taken(items) => {
                         let block = Block { start, items, out };
-                        self.run_block(block, Left::Taken, &mut shift, loan);
+                        self.run_block(block, Left::Taken, &mut shift, caller);
                     }
                 }
             }
@@ -288,14 +292,14 @@ where
     }
 
     /// The next block to run. What was given back comes first, for it is known to be dear.
-    fn claim(&self, shift: &mut Shift<'r, R>) -> Option<Block<'r, Left<S::Items>, R>> {
+    fn claim(&self, shift: &mut Shift<'r, R>) -> Claim<Block<'r, Left<S::Items>, R>> {
         let stop = self.stop();
         let spare_fit = if shift.in_spares { shift.pace.fit() } else { Pace::new().fit() };
         if let Some(block) = self.spares.claim(self.cut, spare_fit, stop) {
             if !shift.in_spares {
                 (shift.in_spares, shift.pace) = (true, Pace::new());
             }
-            return Some(block);
+            return Claim::Block(block);
         }
         shift.in_spares = false;
         let claim = self.source.claim(&Ask {
@@ -307,17 +311,37 @@ where
         });
         match claim {
             Claim::Block(Block { start, items, out }) => {
-                Some(Block { start, items: Left::Items(items), out })
+                Claim::Block(Block { start, items: Left::Items(items), out })
             }
-            Claim::Busy | Claim::Empty => None,
+            Claim::Busy => Claim::Busy,
+            Claim::Empty => Claim::Empty,
         }
     }
 
+    /// Claims once more, as one who counts as hungry by now. Whoever was in the iterator either has
+    /// left it, so that this finds it free, or will see that somebody is hungry.
+    fn claim_at_last(
+        &self,
+        shift: &mut Shift<'r, R>,
+        owner: bool,
+    ) -> Claim<Block<'r, Left<S::Items>, R>> {
+        // ORDERING: pairs with the fence of `Pulled::claim`: the count above is seen there, or the
+        // lock is seen free here.
+        fence(Ordering::SeqCst);
+        let claim = self.claim(shift);
+        let stays = matches!(claim, Claim::Block(_));
+        // An owner who was called back meanwhile is counted out. Of others it is not known who: whoever
+        // comes in answer to that call comes in this one's place.
+        if stays && (!owner || self.owner_left.swap(false, Ordering::Relaxed)) {
+            self.take_hungry();
+        }
+        claim
+    }
+
     /// Calls somebody back who left while there was nothing for him and there is now.
-    fn feed(&self, loan: Option<&Arc<Loan>>) {
-        let Some(loan) = loan else { return };
+    fn feed(&self, caller: &dyn Caller) {
         if self.hungry.load(Ordering::Relaxed) > 0 && self.has_work() && self.take_hungry() {
-            self.call_back(loan);
+            self.call_back(caller);
         }
     }
 
@@ -328,12 +352,8 @@ where
         self.hungry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
-    fn call_back(&self, loan: &Arc<Loan>) {
-        if self.owner_left.swap(false, Ordering::Relaxed) {
-            loan.wake_owner();
-        } else {
-            self.call(loan);
-        }
+    fn call_back(&self, caller: &dyn Caller) {
+        caller.call_back(self.owner_left.swap(false, Ordering::Relaxed));
     }
 
     /// Runs the items of a block, in slices of time and, within these, from look to look. `left` is
@@ -343,14 +363,14 @@ where
         mut block: Block<'r, I, R>,
         left: fn(I) -> Left<S::Items>,
         shift: &mut Shift<'r, R>,
-        loan: Option<&Arc<Loan>>,
+        caller: Option<&dyn Caller>,
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
     {
         static NOBODY: AtomicUsize = AtomicUsize::new(0);
         let first = block.start;
         let base = first - block.out.len();
-        let hungry = if loan.is_some() && self.cut.divisible { &self.hungry } else { &NOBODY };
+        let hungry = if caller.is_some() && self.cut.divisible { &self.hungry } else { &NOBODY };
         while block.items.len() > 0 {
             let slice = shift.pace.fit().min(block.items.len());
             let begun = shift.now;
@@ -381,7 +401,7 @@ where
                         if let Err(payload) = result {
                             self.fail(block.start + taken.len(), Failure::Panic(payload));
                         }
-                        self.give_back(&mut block, taken, end, left, shift, loan);
+                        self.give_back(&mut block, taken, end, left, shift, caller);
                         return self.keep(base, block, shift);
                     }
                     (Ok(Err(error)), None) => {
@@ -398,8 +418,8 @@ where
             shift.pace.learn(done, shift.now - begun);
             self.check_time(shift.now);
             // A map that is over sooner than another worker wakes is not worth waking it.
-            if let Some(loan) = loan.filter(|_| shift.now - shift.joined >= WORTH) {
-                self.call_next(loan);
+            if let Some(caller) = caller.filter(|_| shift.now - shift.joined >= WORTH) {
+                self.call_next(caller);
             }
         }
         self.keep(base, block, shift);
@@ -414,7 +434,7 @@ where
         end: usize,
         left: fn(I) -> Left<S::Items>,
         shift: &mut Shift<'r, R>,
-        loan: Option<&Arc<Loan>>,
+        caller: Option<&dyn Caller>,
     ) where
         S::Items: Items<Item = I::Item>,
     {
@@ -426,8 +446,8 @@ where
         // What comes next is not late for the time that this took.
         shift.now = Instant::now();
         // He calls the next when he has claimed something.
-        if let (Some(loan), true) = (loan, self.take_hungry()) {
-            self.call_back(loan);
+        if let (Some(caller), true) = (caller, self.take_hungry()) {
+            self.call_back(caller);
         }
     }
 
@@ -449,7 +469,7 @@ where
     }
 
     /// What came of it.
-    fn finish(self, refused: Option<Error>) -> (Vec<Run<'r, R>>, Rest<R, E>) {
+    pub(crate) fn finish(self, refused: Option<Error>) -> (Vec<Run<'r, R>>, Rest<R, E>) {
         let Tally { runs, grown, failure } =
             self.tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let timed_out = || self.timed_out.load(Ordering::Relaxed).then_some(Error::Timeout);
@@ -515,7 +535,28 @@ impl Task for Loan {
     }
 }
 
-impl<'r, S, F, R, E> Job for Engine<'_, '_, 'r, S, F, R, E>
+/// Calls workers to a map that somebody waits for.
+struct Lending<'l> {
+    loan: &'l Arc<Loan>,
+    workers: &'l Arc<Workers>,
+}
+
+impl Caller for Lending<'_> {
+    fn call(&self) {
+        // Refused only when the threads are gone. Then whoever calls is no worker of theirs, and
+        // the first call, in `watch`, was refused too or has been answered.
+        let _ = self.workers.submit(Arc::clone(self.loan) as Arc<dyn Task>);
+    }
+
+    fn call_back(&self, owner: bool) {
+        match owner {
+            true => self.loan.wake_owner(),
+            false => self.call(),
+        }
+    }
+}
+
+impl<'r, S, F, R, E> Job for Engine<'r, S, F, R, E>
 where
     S: Source<'r, R>,
     F: Fn(<S::Items as Items>::Item) -> Result<R, E> + Sync,
@@ -523,15 +564,14 @@ where
     E: Send,
 {
     fn work(&self, loan: &Arc<Loan>) {
-        let Some(worker) = worker::of(self.order.workers.id) else { return };
+        let Some(worker) = worker::of(self.terms.workers.id) else { return };
+        let caller = Lending { loan, workers: &self.terms.workers };
         // The first to come works before it calls: the map may be over sooner than another wakes.
         // Those that come later came because it is not.
-        if self.came.fetch_add(1, Ordering::Relaxed) > 0 {
-            self.call_next(loan);
-        }
-        self.share(&worker, Some(loan), false);
+        let eager = self.came.fetch_add(1, Ordering::Relaxed) > 0;
+        self.share(&worker, Some(&caller), eager, false);
         if worker.is_spent() && self.has_work() {
-            self.call(loan);
+            caller.call();
         }
     }
 }

@@ -48,15 +48,17 @@ pub trait Iterable<Marker>: Sized {
 
     /// Hands `self` to the side of `visitor` that fits it.
     #[doc(hidden)]
-    fn accept<V: Visitor<Self::Item>>(self, visitor: V) -> V::Output;
+    fn accept<'s, V: Visitor<'s, Self::Item>>(self, visitor: V) -> V::Output
+    where
+        Self: 's;
 }
 
-/// The two ways the map engine knows to share out an input.
+/// The two ways the map engine knows to share out an input, which lives for `'s`.
 #[doc(hidden)]
-pub trait Visitor<T> {
+pub trait Visitor<'s, T> {
     type Output;
-    fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output;
-    fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output;
+    fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output;
+    fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output;
 }
 
 /// All of what `items` makes, or the panic of the one that could not be made.
@@ -94,14 +96,20 @@ where
     I::Item: Send,
 {
     type Item = I::Item;
-    fn accept<V: Visitor<I::Item>>(self, visitor: V) -> V::Output {
+    fn accept<'s, V: Visitor<'s, I::Item>>(self, visitor: V) -> V::Output
+    where
+        Self: 's,
+    {
         visitor.sequential(self)
     }
 }
 
 impl<I: IndexedParallelIterator> Iterable<Parallel> for I {
     type Item = I::Item;
-    fn accept<V: Visitor<I::Item>>(self, visitor: V) -> V::Output {
+    fn accept<'s, V: Visitor<'s, I::Item>>(self, visitor: V) -> V::Output
+    where
+        Self: 's,
+    {
         visitor.indexed(self)
     }
 }
@@ -111,7 +119,10 @@ macro_rules! split {
     ($([$($generics:tt)*] $collection:ty => $item:ty;)*) => {$(
         impl<$($generics)*> Iterable<Collection> for $collection {
             type Item = $item;
-            fn accept<V: Visitor<$item>>(self, visitor: V) -> V::Output {
+            fn accept<'s, V: Visitor<'s, $item>>(self, visitor: V) -> V::Output
+            where
+                Self: 's,
+            {
                 visitor.indexed(self.into_par_iter())
             }
         }
@@ -140,7 +151,10 @@ macro_rules! pull {
     ($([$($generics:tt)*] $collection:ty => $item:ty;)*) => {$(
         impl<$($generics)*> Iterable<Collection> for $collection {
             type Item = $item;
-            fn accept<V: Visitor<$item>>(self, visitor: V) -> V::Output {
+            fn accept<'s, V: Visitor<'s, $item>>(self, visitor: V) -> V::Output
+            where
+                Self: 's,
+            {
                 visitor.sequential(self.into_iter())
             }
         }

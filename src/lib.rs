@@ -191,6 +191,7 @@ mod global;
 mod imap;
 mod iterable;
 mod map;
+mod map_async;
 mod options;
 mod panic;
 mod pool;

@@ -6,14 +6,23 @@ use rayon::iter::plumbing::{Producer, ProducerCallback};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator};
 
 use crate::chunk::Cut;
-use crate::engine::{Engine, Order, Rest};
+use crate::engine::{Engine, Rest};
 use crate::error::{Error, TryError};
 use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::raw::{self, Run, Slots};
 use crate::source::{Pulled, Ranges};
+use crate::sync::Instant;
 use crate::terms::Terms;
 use crate::worker;
+use crate::workers::Workers;
+
+/// What a map was given besides its input.
+pub(crate) struct Order<'w> {
+    pub(crate) workers: &'w Arc<Workers>,
+    pub(crate) chunksize: Option<usize>,
+    pub(crate) deadline: Option<Instant>,
+}
 
 /// Maps `f` over `items`, in order.
 pub(crate) fn map<M, I, F, R, E>(order: &Order<'_>, f: F, items: I) -> Result<Vec<R>, TryError<E>>
@@ -55,7 +64,7 @@ struct Start<'o, 'w, F, R> {
     out: &'o mut Vec<R>,
 }
 
-impl<T, R, E, F> Visitor<T> for Start<'_, '_, F, R>
+impl<'s, T, R, E, F> Visitor<'s, T> for Start<'_, '_, F, R>
 where
     T: Send,
     R: Send,
@@ -64,20 +73,20 @@ where
 {
     type Output = Result<(), TryError<E>>;
 
-    fn indexed<I: IndexedParallelIterator<Item = T>>(self, items: I) -> Self::Output {
+    fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
         let len = items.len();
         let cut = self.cut(Some(len));
-        let Start { order, f, terms, out } = self;
+        let Start { f, terms, out, .. } = self;
         let mut buffer = std::mem::take(out);
         buffer.reserve_exact(len);
         let (results, rest) = raw::fill(buffer, len, |slots| {
-            items.with_producer(WithProducer { order, f, terms, cut, slots })
+            items.with_producer(WithProducer { f, terms, cut, slots })
         });
         *out = results;
         rest.finish(out)
     }
 
-    fn sequential<I: Iterator<Item = T> + Send>(self, items: I) -> Self::Output {
+    fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
         let counted = self.order.workers.life.is_some();
         let len = match catch(|| items.size_hint()) {
             Ok((low, high)) => (Some(low) == high).then_some(low),
@@ -95,7 +104,7 @@ where
         let (results, rest) = raw::fill(buffer, room.unwrap_or(0), |slots| {
             let source = Pulled::new(items, room.map(|_| slots), order.workers.count);
             // How many items there are is not known for sure, whatever the iterator says.
-            Engine::new(order, f, terms, source, cut, None).run()
+            Engine::new(f, terms, source, cut, None).run()
         });
         *out = results;
         rest.finish(out)
@@ -110,15 +119,14 @@ impl<F, R> Start<'_, '_, F, R> {
 }
 
 /// Rayon lends the producer of an indexed parallel iterator to a callback only.
-struct WithProducer<'o, 'w, 'r, F, R> {
-    order: &'o Order<'w>,
+struct WithProducer<'r, F, R> {
     f: F,
     terms: Arc<Terms>,
     cut: Cut,
     slots: Slots<'r, R>,
 }
 
-impl<'r, T, R, E, F> ProducerCallback<T> for WithProducer<'_, '_, 'r, F, R>
+impl<'r, T, R, E, F> ProducerCallback<T> for WithProducer<'r, F, R>
 where
     T: Send,
     R: Send,
@@ -128,19 +136,19 @@ where
     type Output = (Vec<Run<'r, R>>, Rest<R, E>);
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        let WithProducer { order, f, terms, cut, slots } = self;
-        let workers = order.workers;
+        let WithProducer { f, terms, cut, slots } = self;
+        let workers = &terms.workers;
         let len = slots.len();
         // In front of the caller, if that is a worker and takes part.
         let seat = worker::of(workers.id).map_or(0, |worker| worker.index);
         let source = Ranges::new(producer, slots, workers.count, seat);
-        Engine::new(order, f, terms, source, cut, Some(len)).run()
+        Engine::new(f, terms, source, cut, Some(len)).run()
     }
 }
 
 impl<R, E> Rest<R, E> {
     /// Puts the results together; `results` are those of the first items, and none on an error.
-    fn finish(mut self, results: &mut Vec<R>) -> Result<(), TryError<E>> {
+    pub(crate) fn finish(mut self, results: &mut Vec<R>) -> Result<(), TryError<E>> {
         if let Err(error) = self.outcome {
             discard(self.grown);
             return Err(error);

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::call::submit;
-use crate::chunked;
-use crate::engine::Order;
 use crate::error::{Error, TryError};
 use crate::imap::{Imap, Settings};
 use crate::iterable::Iterable;
-use crate::map::{map, map_into};
+use crate::map::{Order, map, map_into};
+use crate::map_async::map_async;
 use crate::pool::Pool;
 use crate::queue::Task;
 use crate::result::{AsyncResult, failed};
@@ -97,7 +96,7 @@ impl<'p> Options<'p> {
         }
     }
 
-    fn order(&self) -> Result<Order<'p>, Error> {
+    pub(crate) fn order(&self) -> Result<Order<'p>, Error> {
         let deadline = self.deadline()?;
         Ok(Order { workers: &self.pool.workers, chunksize: self.chunksize, deadline })
     }
@@ -219,22 +218,10 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        let workers = &self.pool.workers;
-        let deadline = match self.deadline() {
-            Ok(deadline) => deadline,
-            Err(error) => return failed(workers, error),
-        };
-        let chunksize = self.chunksize;
-        if workers.life.is_some() && workers.serial.is_none() {
-            let as_it_is = |task| task;
-            let task = chunked::map_async(workers, chunksize, deadline, as_it_is, f, items);
-            return AsyncResult::new(task);
+        match self.order() {
+            Ok(order) => AsyncResult::new(map_async(&order, |task| task, f, items)),
+            Err(error) => failed(&self.pool.workers, error),
         }
-        let shared = Arc::clone(workers);
-        AsyncResult::new(submit(workers, deadline, false, move || {
-            let order = Order { workers: &shared, chunksize, deadline };
-            map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
-        }))
     }
 
     /// See [`Pool::starmap_async`].

@@ -316,6 +316,10 @@ impl Pool {
     /// A refused call is a handle that is an error. A panic of `f` is the handle's
     /// [`Panicked`](Error::Panicked).
     ///
+    /// Over an iterator, a worker that finds nothing to do in the map is free for other calls, and an
+    /// input that blocks occupies one worker. Over a collection, the worker that began the map stays
+    /// with it to the end; where that matters, pass `xs.into_iter()`.
+    ///
     /// Python: `map_async`.
     ///
     /// ```

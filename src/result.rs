@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::call::{Pending, refused};
@@ -203,21 +203,29 @@ impl<T> AsyncResult<T> {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        if self.task.poll(None) {
-            return true;
-        }
+        let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
+        let is_worker = worker::is_of(workers.id);
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        while !passed() && self.help() {
+        // Up when the call's own time is, too: the look after that makes it an `Err(Timeout)`, unless
+        // somebody else is just giving it its outcome; for him it waits as long as it was asked to.
+        let mut end = [deadline, own].into_iter().flatten().min();
+        loop {
             if self.task.poll(None) {
                 return true;
             }
+            if !passed() && self.help() {
+                continue;
+            }
+            let up = workers.wait(end, |waker| {
+                self.task.poll(Some(waker)) || is_worker && !passed() && !self.task.is_stale()
+            });
+            if !up && end == deadline {
+                return self.task.poll(None);
+            }
+            if !up {
+                end = deadline;
+            }
         }
-        // Also up when the call's own time is; the look after that makes it an `Err(Timeout)`, unless
-        // somebody else is just giving it its outcome: for him it waits as long as it was asked to.
-        let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
-        let end = [deadline, own].into_iter().flatten().min();
-        let poll = |waker: &Waker| self.task.poll(Some(waker));
-        workers.wait(end, poll) || self.task.poll(None) || workers.wait(deadline, poll)
     }
 
     /// As one of the pool's workers, runs a task that this thread may have to wait for; false if

@@ -1,6 +1,5 @@
 //! Work that goes on by itself and borrows from the stack.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -10,13 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::call::{Pending, refused, submit_leased};
-use crate::chunked;
-use crate::engine::Order;
 use crate::error::Error;
 use crate::imap::Imap;
 use crate::iterable::Iterable;
-use crate::map::map;
-use crate::options::{Options, only_pool};
+use crate::map_async::map_async;
+use crate::options::Options;
 use crate::queue::{Task, TaskRef};
 use crate::raw::{self, Bound, Leases};
 use crate::result::AsyncResult;
@@ -122,22 +119,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Fn(I::Item) -> R + Send + Sync + 'scope,
         R: Send + 'scope,
     {
-        let workers = &self.options.pool.workers;
-        let chunksize = self.options.chunksize;
-        let lease = |task| self.lease(task);
-        ScopedResult::new(match self.options.deadline() {
-            Err(error) => refused(workers, error),
-            Ok(deadline) if workers.life.is_some() && workers.serial.is_none() => {
-                chunked::map_async(workers, chunksize, deadline, lease, f, items)
-            }
-            Ok(deadline) => {
-                let shared = Arc::clone(workers);
-                let work = move || {
-                    let order = Order { workers: &shared, chunksize, deadline };
-                    map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
-                };
-                submit_leased(workers, deadline, false, work, lease)
-            }
+        let leases = self.leases;
+        ScopedResult::new(match self.options.order() {
+            Ok(order) => map_async(&order, move |task| leases.lease(task), f, items),
+            Err(error) => refused(&self.options.pool.workers, error),
         })
     }
 

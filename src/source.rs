@@ -2,7 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::TryLockError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crossbeam_utils::{Backoff, CachePadded};
 use rayon::iter::plumbing::Producer;
@@ -397,9 +397,9 @@ impl<'r, I: Iterator, R> Pulled<'r, I, R> {
         }
     }
 
-    /// How many to pull.
-    fn count(&self, pull: &Pull<'r, I, R>, ask: &Ask<'_>) -> usize {
-        let left = pull.slots.as_ref().map_or(usize::MAX, Slots::len).max(1);
+    /// How many to pull of `items`, when there is room for the results of `room` more, if that is known.
+    fn count(&self, items: &I, room: Option<usize>, ask: &Ask<'_>) -> usize {
+        let left = room.or_else(|| items.size_hint().1).unwrap_or(usize::MAX).max(1);
         // Blocks shrink towards the end: half of each worker's share of what is left.
         let count = ask.cut.claim(left, ask.fit, 2 * self.workers);
         // A set size holds also where the iterator has more than it said.
@@ -429,7 +429,7 @@ where
         // ORDERING: written under the lock and read there; elsewhere it is a hint.
         let start = self.pulled.load(Ordering::Relaxed);
         let wanted = ask.stop.saturating_sub(start);
-        let count = self.count(&pull, ask).min(wanted);
+        let room = pull.slots.as_ref().map(Slots::len);
         let Some(items) = pull.items.as_mut().filter(|_| wanted > 0) else {
             let unwanted = pull.items.take();
             // ORDERING: as above; a late reader tries one claim more.
@@ -438,11 +438,16 @@ where
             discard(unwanted);
             return Claim::Empty;
         };
-        let mut batch = Vec::with_capacity(count.min(1 << 16));
+        let mut batch = Vec::new();
         // The user's `next` runs under this lock: that is what the lock is for.
-        let pulled = catch(|| batch.extend(items.by_ref().take(count)));
+        let pulled = catch(|| {
+            let count = self.count(items, room, ask).min(wanted);
+            batch.reserve_exact(count.min(1 << 16));
+            batch.extend(items.by_ref().take(count));
+            batch.len() == count
+        });
         let mut unwanted = None;
-        if pulled.is_err() || batch.len() < count {
+        if !matches!(pulled, Ok(true)) {
             unwanted = pull.items.take();
             self.ended.store(true, Ordering::Relaxed);
         }
@@ -457,6 +462,9 @@ where
             _ => Out::Grown(Vec::with_capacity(batch.len())),
         };
         drop(pull);
+        // ORDERING: pairs with the fence of `Engine::claim_at_last`: who found the iterator busy is
+        // seen to be hungry after this, or sees the lock free.
+        fence(Ordering::SeqCst);
         discard(unwanted);
         if let Err(payload) = pulled {
             (ask.fault)(end, payload);

@@ -1281,6 +1281,52 @@ fn d10_a_blocked_input_delays_no_other_call() {
     });
 }
 
+/// Whoever is in the input when it blocks, it may be another than who began the map.
+#[test]
+fn d10_an_input_that_blocks_later_occupies_one_worker() {
+    watchdog(20, || {
+        for kind in [Kind::Lasting(2), Kind::Lasting(3)] {
+            for scoped in [false, true] {
+                let pool = kind.pool();
+                let (gate, mut opener) = gate();
+                let (in_input, is_in_input) = crossbeam_channel::bounded(1);
+                let source = (0..4_u64).inspect(move |i| {
+                    if *i == 1 {
+                        in_input.send(()).unwrap();
+                        gate.pass();
+                    }
+                });
+                // The first item takes until another worker is in the input.
+                let slow = move |i: u64| {
+                    if i == 0 {
+                        is_in_input.recv().unwrap();
+                    }
+                    square(i)
+                };
+                let mut others = || {
+                    opener.wait_for(1);
+                    for i in 0..20 {
+                        assert_eq!(pool.apply(square, (i,)).unwrap(), i * i);
+                    }
+                    opener.open();
+                };
+                let results = if scoped {
+                    pool.scope(|s| {
+                        let blocked = s.map_async(slow, source);
+                        others();
+                        blocked.get()
+                    })
+                } else {
+                    let blocked = pool.map_async(slow, source);
+                    others();
+                    blocked.get()
+                };
+                assert_eq!(results.unwrap(), [0, 1, 4, 9]);
+            }
+        }
+    });
+}
+
 #[test]
 fn d11_terminate_waits_for_no_blocked_input() {
     watchdog(20, || {

@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Places for results in one buffer: exclusive use of the indices `range`, none of them written.
 pub(crate) struct Slots<'a, R> {
@@ -12,15 +13,22 @@ pub(crate) struct Slots<'a, R> {
     base: *mut R,
     /// Within the buffer's capacity; no other `Slots` or `Run` of this buffer overlaps it.
     range: Range<usize>,
-    /// Borrows the buffer. Invariant in `'a`, so that runs of two buffers cannot be mixed in [`fill`].
+    /// Borrows the buffer, or keeps it alive, if it is that of a [`Room`].
     buffer: PhantomData<&'a mut &'a mut [R]>,
+    keeper: Option<Arc<Memory<R>>>,
 }
 
-// SAFETY: a `Slots` is an exclusive borrow of places for `R`, like `&mut [MaybeUninit<R>]`, which
-// is `Send` where `R` is.
+// SAFETY: a `Slots` is exclusive use of places for `R`, like `&mut [MaybeUninit<R>]`, which is `Send`
+// where `R` is; so is an `Arc<Memory<R>>`.
 unsafe impl<R: Send> Send for Slots<'_, R> {}
 // SAFETY: nothing can be done with a shared `Slots` but to ask for its length.
 unsafe impl<R> Sync for Slots<'_, R> {}
+
+/// A buffer that is freed with the last `Slots` or `Run` of it. In here it is empty.
+struct Memory<R>(Vec<R>);
+
+// SAFETY: nothing can be done with a shared `Memory` but to keep it.
+unsafe impl<R> Sync for Memory<R> {}
 
 impl<'a, R> Slots<'a, R> {
     pub(crate) fn len(&self) -> usize {
@@ -31,8 +39,8 @@ impl<'a, R> Slots<'a, R> {
     pub(crate) fn split_at(self, mid: usize) -> (Self, Self) {
         assert!(mid <= self.len());
         let middle = self.range.start + mid;
-        let part = |range| Slots { base: self.base, range, buffer: PhantomData };
-        (part(self.range.start..middle), part(middle..self.range.end))
+        let back = Slots { range: middle..self.range.end, keeper: self.keeper.clone(), ..self };
+        (Slots { range: self.range.start..middle, ..self }, back)
     }
 }
 
@@ -118,20 +126,31 @@ impl<'a, R> Run<'a, R> {
         let written = self.slots.range.start + self.len;
         let free = written..self.slots.range.end;
         self.slots.range.end = written;
-        Slots { base: self.slots.base, range: free, buffer: PhantomData }
+        let keeper = self.slots.keeper.clone();
+        Slots { base: self.slots.base, range: free, buffer: PhantomData, keeper }
     }
 
     /// Takes `next` in when it begins where this one ends; gives it back otherwise.
     pub(crate) fn append(&mut self, next: Self) -> Result<(), Self> {
         let full = self.len == self.slots.len();
-        if !(full && self.slots.range.end == next.slots.range.start) {
+        let neighbours = self.slots.range.end == next.slots.range.start;
+        if !(full && neighbours && self.is_of(next.slots.base)) {
             return Err(next);
         }
-        // Both are of one buffer, for both have its lifetime; so the ranges are neighbours there.
         self.slots.range.end = next.slots.range.end;
-        self.len += next.len;
-        std::mem::forget(next);
+        self.len += next.forget();
         Ok(())
+    }
+
+    /// Whether it is of the buffer that begins at `base`; where values take no room, it is of any.
+    fn is_of(&self, base: *const R) -> bool {
+        std::ptr::eq(self.slots.base, base)
+    }
+
+    /// Leaves its values, that many, to somebody else.
+    fn forget(mut self) -> usize {
+        self.slots.keeper = None;
+        std::mem::replace(&mut self.len, 0)
     }
 }
 
@@ -170,21 +189,63 @@ pub(crate) fn fill<R, T>(
 ) -> (Vec<R>, T) {
     buffer.clear();
     assert!(len <= buffer.capacity());
-    let (mut runs, rest) =
-        write(Slots { base: buffer.as_mut_ptr(), range: 0..len, buffer: PhantomData });
+    let base = buffer.as_mut_ptr();
+    let (runs, rest) = write(Slots { base, range: 0..len, buffer: PhantomData, keeper: None });
+    let end = join(base, runs);
+    // SAFETY: all of `0..end` is written, says `join`, and nobody else's.
+    unsafe { buffer.set_len(end) };
+    (buffer, rest)
+}
+
+/// Takes the values of `runs`, which must be of the buffer at `base` and join without a gap from its
+/// beginning: how many there are. They are whoever's who owns the buffer.
+///
+/// (Two buffers that both have room for values are at two places; that runs of one do not overlap is
+/// the promise of every `Slots`.)
+fn join<R>(base: *const R, mut runs: Vec<Run<'_, R>>) -> usize {
     runs.retain(|run| run.len > 0);
     runs.sort_unstable_by_key(|run| run.slots.range.start);
     let mut end = 0;
     for run in &runs {
+        assert!(run.is_of(base), "a run of another buffer");
         assert_eq!(run.slots.range.start, end, "a run of results is missing");
         end += run.len;
     }
-    runs.into_iter().for_each(std::mem::forget);
-    // SAFETY: `'a` is any lifetime to `write`, so its runs are of these slots and of no others, and
-    // no two of them overlap; they join from 0 to `end` without a gap, so all of `0..end` is
-    // written. The runs are forgotten: the vector is the only owner.
-    unsafe { buffer.set_len(end) };
-    (buffer, rest)
+    runs.into_iter().map(Run::forget).sum()
+}
+
+/// What [`fill`] is for somebody who does not wait: room for results that lives as long as anybody has
+/// a part of it.
+pub(crate) struct Room<R>(Arc<Memory<R>>);
+
+impl<R> Room<R> {
+    /// The memory of `buffer`, which is emptied first, with its first `len` places.
+    pub(crate) fn new<'a>(mut buffer: Vec<R>, len: usize) -> (Self, Slots<'a, R>)
+    where
+        R: 'a,
+    {
+        buffer.clear();
+        assert!(len <= buffer.capacity());
+        let base = buffer.as_mut_ptr();
+        let memory = Arc::new(Memory(buffer));
+        let keeper = Some(Arc::clone(&memory));
+        (Room(memory), Slots { base, range: 0..len, buffer: PhantomData, keeper })
+    }
+
+    /// The vector of all that was written: the values of `runs`, which must be of this room and join
+    /// without a gap from index 0.
+    ///
+    /// # Panics
+    /// If they are not, or if anybody has a part of the room left.
+    pub(crate) fn collect(self, runs: Vec<Run<'_, R>>) -> Vec<R> {
+        let Room(memory) = self;
+        let end = join(memory.0.as_ptr(), runs);
+        let Memory(mut buffer) = Arc::into_inner(memory).expect("all places were given back");
+        // SAFETY: all of `0..end` is written, says `join`, and nobody else's. Moving the vector has
+        // not moved what it points to.
+        unsafe { buffer.set_len(end) };
+        buffer
+    }
 }
 
 #[cfg(test)]
@@ -251,6 +312,64 @@ mod tests {
             (vec![front], ())
         });
         assert_eq!(filled, ["0", "1"]);
+    }
+
+    #[test]
+    fn a_room_is_collected_by_the_last_to_have_a_part_of_it() {
+        let (room, slots) = Room::new(Vec::with_capacity(10), 9);
+        let (front, back) = slots.split_at(4);
+        let threads = [(front, 0..4), (back, 4..8)].map(|(slots, range)| {
+            std::thread::spawn(move || {
+                let mut run = Run::new(slots);
+                run.extend(ok(text(range)), |value| value).unwrap();
+                drop(run.split_off_free());
+                run
+            })
+        });
+        let runs = threads.map(|thread| thread.join().unwrap()).into();
+        assert_eq!(room.collect(runs), text(0..8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_room_may_go_before_its_runs() {
+        let (room, slots) = Room::<String>::new(Vec::new(), 0);
+        assert_eq!(room.collect(vec![Run::new(slots)]), [""; 0]);
+        let (room, slots) = Room::new(Vec::with_capacity(2), 2);
+        let mut run = Run::new(slots);
+        run.extend(ok(text(0..1)), |value| value).unwrap();
+        drop(room);
+        run.extend(ok(text(1..2)), |value| value).unwrap();
+        assert_eq!(run.len(), 2);
+    }
+
+    #[test]
+    fn neighbours_by_number_in_two_rooms_do_not_join() {
+        let (room, slots) = Room::new(Vec::with_capacity(1), 1);
+        let (_other, others) = Room::new(Vec::with_capacity(2), 2);
+        let (mut run, mut stranger) = (Run::new(slots), Run::new(others.split_at(1).1));
+        run.extend(ok(text(0..1)), |value| value).unwrap();
+        stranger.extend(ok(text(1..2)), |value| value).unwrap();
+        let stranger = run.append(stranger).unwrap_err();
+        assert_eq!(stranger.len(), 1);
+        assert_eq!(room.collect(vec![run]), ["0"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "another")]
+    fn the_run_of_another_room_is_not_collected() {
+        let (room, _slots) = Room::new(Vec::with_capacity(1), 1);
+        let (_other, others) = Room::new(Vec::with_capacity(1), 1);
+        let mut run = Run::new(others);
+        run.extend(ok(text(0..1)), |value| value).unwrap();
+        room.collect(vec![run]);
+    }
+
+    #[test]
+    #[should_panic(expected = "given back")]
+    fn a_room_that_somebody_is_in_is_not_collected() {
+        let (room, slots) = Room::<String>::new(Vec::with_capacity(1), 1);
+        room.collect(Vec::new());
+        drop(slots);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod lane;
 mod lease;
 mod lend;
 
-pub(crate) use fill::{Run, Slots, fill};
+pub(crate) use fill::{Room, Run, Slots, fill};
 pub(crate) use lane::{Reader, Writer, lane};
 pub(crate) use lease::{Bound, Leases, scope};
 pub(crate) use lend::{Job, Loan, lend};
