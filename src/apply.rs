@@ -81,7 +81,8 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
         match (self.terms.ended(), outcome) {
             (None, Some(outcome)) => outcome,
             (ended, outcome) => {
-                discard((outcome, self.work));
+                discard(outcome);
+                discard(self.work);
                 // It does not end unless it ran, was refused, or was ended.
                 Err(ended.or(refused).unwrap_or(Error::Terminated))
             }

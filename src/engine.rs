@@ -486,9 +486,12 @@ where
             (None, None) => (None, None),
         };
         discard(unused);
-        discard((self.source, self.spares, self.f));
+        discard(self.source);
+        discard(self.spares);
+        discard(self.f);
         if let Some(error) = ended {
-            discard((runs, grown));
+            discard(runs);
+            discard(grown);
             return (Vec::new(), Rest { grown: Vec::new(), outcome: Err(error) });
         }
         (runs, Rest { grown, outcome: Ok(()) })

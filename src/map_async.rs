@@ -173,7 +173,8 @@ where
         let len = match catch(|| items.size_hint()) {
             Ok((low, high)) => (Some(low) == high).then_some(low),
             Err(payload) => {
-                discard((f, items));
+                discard(f);
+                discard(items);
                 return Err(Error::Panicked(Panic::new(payload, Some(0))));
             }
         };

@@ -188,13 +188,16 @@ where
     fn run(self: Arc<Self>) {
         let Some(Work { f, items, mut results }) = lock(&self.work).take() else { return };
         if self.control.is_over() {
-            discard((f, items, results));
+            discard(f);
+            discard(items);
+            discard(results);
             return;
         }
         self.control.terms.workers.count_task();
         let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
         worker::in_task(signal, || self.run_items(&f, items, &mut results));
-        discard((f, results));
+        discard(f);
+        discard(results);
     }
 
     fn is_stale(&self) -> bool {

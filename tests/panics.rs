@@ -862,3 +862,43 @@ fn a_thread_local_whose_drop_panics_ends_the_process_as_on_any_thread() {
     }
     assert!(String::from_utf8_lossy(&on_pool.stdout).contains("the task is done"));
 }
+
+/// The pool drops them one by one: together, the second panic would end the process.
+#[test]
+fn a_closure_and_an_input_may_both_panic_when_they_are_dropped() {
+    struct Grenade(Counter);
+
+    impl Grenade {
+        fn is_there(&self) -> bool {
+            true
+        }
+    }
+
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            self.0.add();
+            panic!("{ON_PURPOSE}: dropped");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in ALL {
+            let (pool, drops) = (kind.pool(), Counter::default());
+            let call = || {
+                let (own, other) = (Grenade(drops.clone()), Grenade(drops.clone()));
+                let f = move |i: usize| if own.is_there() { i } else { 0 };
+                (f, (0..3).inspect(move |_| assert!(other.is_there())))
+            };
+            let (f, input) = call();
+            assert_eq!(pool.map(f, input).unwrap(), [0, 1, 2], "{kind:?}");
+            let (f, input) = call();
+            assert_eq!(pool.map_async(f, input).get().unwrap(), [0, 1, 2], "{kind:?}");
+            // Not begun, or not for long.
+            let (f, input) = call();
+            let late = pool.timeout(Duration::ZERO).map(f, input);
+            assert!(matches!(late, Err(Error::Timeout)), "{kind:?}");
+            drop(pool);
+            assert_eq!(drops.get(), 6, "{kind:?}");
+        }
+    });
+}
