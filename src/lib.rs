@@ -177,6 +177,7 @@
 //! `docs/python.md`, `docs/streams.md` and `docs/performance.md` are for users.
 
 mod apply;
+mod as_completed;
 mod builder;
 mod call;
 mod cell;
@@ -210,6 +211,7 @@ mod worker;
 mod worker_local;
 mod workers;
 
+pub use as_completed::{AsCompleted, Handle, as_completed};
 pub use builder::{Builder, InitializerOutput};
 pub use context::Context;
 pub use error::{Error, TryError};

@@ -75,6 +75,11 @@ impl<T> AsyncResult<T> {
         self.wait_and_take()
     }
 
+    /// When the call's own time is up.
+    pub(crate) fn own_deadline(&self) -> Option<Instant> {
+        self.task.terms().deadline
+    }
+
     /// What [`get`](AsyncResult::get) does, for a handle that cannot be given away.
     pub(crate) fn wait_and_take(&mut self) -> Result<T, Error> {
         loop {
