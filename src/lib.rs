@@ -198,6 +198,7 @@ mod panic;
 mod pool;
 mod queue;
 mod raw;
+mod reduce;
 mod result;
 mod scope;
 mod source;

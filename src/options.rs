@@ -1,6 +1,7 @@
 //! The options of a call, and the verbs themselves: `Pool`'s are these with nothing set.
 
 use std::convert::Infallible;
+use std::iter::Sum;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::map::{Order, map, map_into};
 use crate::map_async::map_async;
 use crate::pool::Pool;
 use crate::queue::Task;
+use crate::reduce::{Reduce, Total, reduce};
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
 use crate::star::{Apply, Star};
@@ -180,6 +182,48 @@ impl<'p> Options<'p> {
         E: Send,
     {
         map(&self.order()?, f, items)
+    }
+
+    /// See [`Pool::reduce`]. The chunk size says where the input is cut, and so may change the result
+    /// where `op` is not associative.
+    ///
+    /// # Errors
+    /// As [`map`](Options::map).
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).reduce(|x| x, i32::max, [3, 5, 4])?, Some(5));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn reduce<M, I, F, G, R>(&self, f: F, op: G, items: I) -> Result<Option<R>, Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        G: Fn(R, R) -> R + Sync,
+        R: Send,
+    {
+        reduce(&self.order()?, Reduce { f, op }, items)
+    }
+
+    /// See [`Pool::sum`]. The chunk size says where the input is cut, and so may change the last
+    /// digits.
+    ///
+    /// # Errors
+    /// As [`map`](Options::map).
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// assert_eq!(pool.chunksize(2).sum(|x| x * x, 0..4)?, 14);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn sum<M, I, F, R>(&self, f: F, items: I) -> Result<R, Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        R: Sum<R> + Send,
+    {
+        let total = reduce(&self.order()?, Total(f), items)?;
+        Ok(total.expect("the sum of no items is a value too"))
     }
 
     /// See [`Pool::apply`]. The chunk size has no effect here, but 0 is an error.

@@ -1,6 +1,7 @@
 //! The pool as its users see it: signatures and promises. What the verbs do is in `options.rs`.
 
 use std::fmt;
+use std::iter::Sum;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
@@ -283,6 +284,64 @@ impl Pool {
         E: Send,
     {
         Options::new(self).try_map(f, items)
+    }
+
+    /// Calls `f` with each item and folds the values with `op`; `None` if there are no items.
+    ///
+    /// The result is the same on any number of workers, bit for bit, also where `op` is not associative
+    /// as the addition of floats is not: the input is cut at places that depend on its length alone,
+    /// each chunk is folded from the left, and so are the values of the chunks. It may differ in the
+    /// last digits from that of a loop, which has no chunks. (It is usually the more exact of the two.)
+    ///
+    /// Cost: that of a [`map`](Pool::map) without its results.
+    ///
+    /// # Errors
+    /// As [`map`](Pool::map). A panic of `f` or `op` is [`Panicked`](Error::Panicked) at the item, one
+    /// of `op` between two chunks at none.
+    ///
+    /// Python: `functools.reduce(op, pool.imap(f, xs))`.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let words = ["of", "these", "the", "longest"];
+    /// let longer = |a: &'static str, b: &'static str| if b.len() > a.len() { b } else { a };
+    /// assert_eq!(pool.reduce(|word| *word, longer, &words)?, Some("longest"));
+    /// assert_eq!(pool.reduce(|x: i32| x, i32::max, [])?, None);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn reduce<M, I, F, G, R>(&self, f: F, op: G, items: I) -> Result<Option<R>, Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        G: Fn(R, R) -> R + Sync,
+        R: Send,
+    {
+        Options::new(self).reduce(f, op, items)
+    }
+
+    /// The sum of what `f` returns for the items: [`reduce`](Pool::reduce) with `+`, and the same digits
+    /// on any number of workers. The sum of no items is zero.
+    ///
+    /// # Errors
+    /// As [`reduce`](Pool::reduce), also in what a panic does.
+    ///
+    /// Python: `sum(pool.imap(f, xs))`.
+    ///
+    /// ```
+    /// let xs: Vec<f64> = (1..=100_000).map(f64::from).collect();
+    /// let sum = |workers| parpool::Pool::new(workers)?.sum(|x| 1.0 / x, &xs);
+    /// let harmonic = sum(1)?;
+    /// assert!((harmonic - 12.090146).abs() < 1e-6);
+    /// assert_eq!(sum(3)?.to_bits(), harmonic.to_bits());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn sum<M, I, F, R>(&self, f: F, items: I) -> Result<R, Error>
+    where
+        I: Iterable<M>,
+        F: Fn(I::Item) -> R + Sync,
+        R: Sum<R> + Send,
+    {
+        Options::new(self).sum(f, items)
     }
 
     /// Calls `f(a, b, …)` with the tuple of arguments on a worker and waits for its value. What are

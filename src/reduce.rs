@@ -1,0 +1,405 @@
+//! `reduce` and `sum`: one value of many items, the same on any number of workers, bit for bit.
+//!
+//! Floating-point addition is not associative, so the digits of a sum depend on how it is bracketed.
+//! Here that depends on the input's length alone: it is cut into chunks at fixed places, each is folded
+//! from its first item to its last, and the results of the chunks are folded in their order. The
+//! workers share out the chunks as the items of any map.
+
+use std::iter::Sum;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use rayon::iter::plumbing::{Consumer, Producer, ProducerCallback, UnindexedConsumer, bridge};
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+
+use crate::error::{Error, TryError};
+use crate::iterable::{Iterable, Visitor};
+use crate::map::{Order, map};
+use crate::panic::{Panic, Payload, catch, discard};
+
+/// How the items of a chunk become one value, and the values of the chunks as well.
+pub(crate) trait Fold<T, R>: Sync {
+    /// The value of one chunk or more; `None` if there are no items.
+    fn items(&self, items: impl Iterator<Item = T>) -> Option<R>;
+    fn values(&self, values: impl Iterator<Item = R>) -> Option<R>;
+}
+
+/// `op` of what `f` makes of the items, from the left.
+pub(crate) struct Reduce<F, G> {
+    pub(crate) f: F,
+    pub(crate) op: G,
+}
+
+impl<T, R, F, G> Fold<T, R> for Reduce<F, G>
+where
+    F: Fn(T) -> R + Sync,
+    G: Fn(R, R) -> R + Sync,
+{
+    #[inline]
+    fn items(&self, items: impl Iterator<Item = T>) -> Option<R> {
+        items.map(&self.f).reduce(&self.op)
+    }
+
+    fn values(&self, values: impl Iterator<Item = R>) -> Option<R> {
+        values.reduce(&self.op)
+    }
+}
+
+/// The sum of what `f` makes of the items.
+pub(crate) struct Total<F>(pub(crate) F);
+
+impl<T, R, F> Fold<T, R> for Total<F>
+where
+    F: Fn(T) -> R + Sync,
+    R: Sum<R>,
+{
+    #[inline]
+    fn items(&self, items: impl Iterator<Item = T>) -> Option<R> {
+        Some(items.map(&self.0).sum())
+    }
+
+    fn values(&self, values: impl Iterator<Item = R>) -> Option<R> {
+        Some(values.sum())
+    }
+}
+
+/// Folds `items`.
+pub(crate) fn reduce<M, I, R>(
+    order: &Order<'_>,
+    fold: impl Fold<I::Item, R>,
+    items: I,
+) -> Result<Option<R>, Error>
+where
+    I: Iterable<M>,
+    R: Send,
+{
+    let values = items.accept(Start { order, fold: &fold, value: PhantomData })?;
+    match catch(|| fold.values(values.into_iter().flatten())) {
+        Ok(value) => Ok(value),
+        Err(payload) => Err(Error::Panicked(Panic::new(payload, None))),
+    }
+}
+
+/// The places at which an input is cut.
+#[derive(Clone, Copy)]
+enum Chunks {
+    /// All chunks but the last have this length.
+    Even(usize),
+    /// The length is not known: they begin with one item and grow.
+    Growing,
+}
+
+impl Chunks {
+    /// So many that any number of workers has enough to share, and so long that a chunk costs little
+    /// beside its items, if the input is long enough for that.
+    fn of(set: Option<usize>, len: Option<usize>) -> Self {
+        match (set, len) {
+            (Some(set), _) => Chunks::Even(set),
+            (None, Some(len)) => Chunks::Even((len / 1024).clamp(1, 4096)),
+            (None, None) => Chunks::Growing,
+        }
+    }
+
+    /// The length of chunk `number`, if there are enough items.
+    fn len(self, number: usize) -> usize {
+        match self {
+            Chunks::Even(len) => len,
+            Chunks::Growing => 1 << (number / 256).min(12),
+        }
+    }
+}
+
+/// The item of a chunk that panicked, and with what.
+type Fault = (usize, Payload);
+
+/// Folds the items of the chunk that begins with item `start`.
+#[inline]
+fn fold_chunk<T, R>(
+    fold: &impl Fold<T, R>,
+    start: usize,
+    items: impl Iterator<Item = T>,
+) -> Result<Option<R>, Fault> {
+    let mut begun = start;
+    let mut items = items;
+    let counted = std::iter::from_fn(|| {
+        // First, for it may panic as it is made.
+        begun += 1;
+        items.next()
+    });
+    catch(|| fold.items(counted)).map_err(|payload| (begun - 1, payload))
+}
+
+struct Start<'o, 'w, D, R> {
+    order: &'o Order<'w>,
+    fold: &'o D,
+    value: PhantomData<fn() -> R>,
+}
+
+impl<'s, T, R, D> Visitor<'s, T> for Start<'_, '_, D, R>
+where
+    T: Send,
+    R: Send,
+    D: Fold<T, R>,
+{
+    /// The values of the chunks.
+    type Output = Result<Vec<Option<R>>, Error>;
+
+    fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
+        let unit = Chunks::of(self.order.chunksize, Some(items.len())).len(0);
+        let folded = Folded { items, unit, fold: self.fold, value: PhantomData };
+        let order = Order { chunksize: None, ..*self.order };
+        map(&order, |value| value, folded).map_err(|error| at(error, |chunk| chunk * unit))
+    }
+
+    fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
+        let len = match catch(|| items.size_hint()) {
+            Ok((low, high)) => (Some(low) == high).then_some(low),
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
+        };
+        let chunks = Chunks::of(self.order.chunksize, len);
+        let batches = Batches { items: Some(items), chunks, number: 0, start: 0, left: len };
+        let fold = |batch: Batch<T>| {
+            let end = batch.start + batch.items.len();
+            let value = fold_chunk(self.fold, batch.start, batch.items.into_iter());
+            match batch.fault {
+                Some(payload) if value.is_ok() => {
+                    discard(value);
+                    Err((end, payload))
+                }
+                fault => {
+                    discard(fault);
+                    value
+                }
+            }
+        };
+        let order = Order { chunksize: None, ..*self.order };
+        map(&order, fold, batches).map_err(|error| at(error, |_| 0))
+    }
+}
+
+/// The error of a reduction; `start` is the first item of a chunk.
+fn at(error: TryError<Fault>, start: impl Fn(usize) -> usize) -> Error {
+    match error {
+        TryError::Item { error: (index, payload), .. } => {
+            Error::Panicked(Panic::new(payload, Some(index)))
+        }
+        // The input panicked as it was cut.
+        TryError::Pool(Error::Panicked(panic)) => {
+            let index = panic.index().map(start);
+            Error::Panicked(Panic::new(panic.into_payload(), index))
+        }
+        TryError::Pool(error) => error,
+    }
+}
+
+// ---- collections ---------------------------------------------------------------------------------
+
+/// The values of the chunks of a parallel iterator. (Rayon's own `fold_chunks` does not say at which
+/// item it panicked.)
+struct Folded<'d, I, D, R> {
+    items: I,
+    unit: usize,
+    fold: &'d D,
+    value: PhantomData<fn() -> R>,
+}
+
+impl<I, D, R> ParallelIterator for Folded<'_, I, D, R>
+where
+    I: IndexedParallelIterator,
+    D: Fold<I::Item, R>,
+    R: Send,
+{
+    type Item = Result<Option<R>, Fault>;
+
+    fn drive_unindexed<C: UnindexedConsumer<Self::Item>>(self, consumer: C) -> C::Result {
+        bridge(self, consumer)
+    }
+}
+
+impl<I, D, R> IndexedParallelIterator for Folded<'_, I, D, R>
+where
+    I: IndexedParallelIterator,
+    D: Fold<I::Item, R>,
+    R: Send,
+{
+    fn len(&self) -> usize {
+        self.items.len().div_ceil(self.unit)
+    }
+
+    fn drive<C: Consumer<Self::Item>>(self, consumer: C) -> C::Result {
+        bridge(self, consumer)
+    }
+
+    fn with_producer<B: ProducerCallback<Self::Item>>(self, callback: B) -> B::Output {
+        struct Lent<'d, B, D, R> {
+            callback: B,
+            len: usize,
+            unit: usize,
+            fold: &'d D,
+            value: PhantomData<fn() -> R>,
+        }
+
+        impl<T, R, B, D> ProducerCallback<T> for Lent<'_, B, D, R>
+        where
+            B: ProducerCallback<Result<Option<R>, Fault>>,
+            D: Fold<T, R>,
+            R: Send,
+        {
+            type Output = B::Output;
+
+            fn callback<P: Producer<Item = T>>(self, producer: P) -> B::Output {
+                let Lent { callback, len, unit, fold, value } = self;
+                let items = 0..len;
+                callback.callback(Folds { producer: Some(producer), items, unit, fold, value })
+            }
+        }
+
+        let Folded { items, unit, fold, value } = self;
+        let len = items.len();
+        items.with_producer(Lent { callback, len, unit, fold, value })
+    }
+}
+
+/// The chunks of a producer, folded as they are asked for.
+struct Folds<'d, P, D, R> {
+    /// There while `items` is not empty.
+    producer: Option<P>,
+    /// The places of its items in the input.
+    items: Range<usize>,
+    unit: usize,
+    fold: &'d D,
+    value: PhantomData<fn() -> R>,
+}
+
+impl<P, D, R> Folds<'_, P, D, R>
+where
+    P: Producer,
+    D: Fold<P::Item, R>,
+{
+    /// Its first `count` items, at most as many as there are, which it loses.
+    fn split_front(&mut self, count: usize) -> Self {
+        let mut front = Folds { producer: None, items: self.items.clone(), ..*self };
+        if count < self.items.len() {
+            let middle = self.items.start + count;
+            let (own, rest) = self.producer.take().map(|all| all.split_at(count)).unzip();
+            (front.producer, front.items.end) = (own, middle);
+            (self.producer, self.items.start) = (rest, middle);
+        } else {
+            front.producer = self.producer.take();
+            self.items.start = self.items.end;
+        }
+        front
+    }
+
+    fn fold(self) -> Result<Option<R>, Fault> {
+        match self.producer {
+            Some(producer) => fold_chunk(self.fold, self.items.start, producer.into_iter()),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<P, D, R> Producer for Folds<'_, P, D, R>
+where
+    P: Producer,
+    D: Fold<P::Item, R>,
+    R: Send,
+{
+    type Item = Result<Option<R>, Fault>;
+    type IntoIter = Self;
+
+    fn into_iter(self) -> Self {
+        self
+    }
+
+    fn split_at(mut self, chunks: usize) -> (Self, Self) {
+        let front = self.split_front(chunks * self.unit);
+        (front, self)
+    }
+}
+
+impl<P, D, R> Iterator for Folds<'_, P, D, R>
+where
+    P: Producer,
+    D: Fold<P::Item, R>,
+{
+    type Item = Result<Option<R>, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.items.is_empty()).then(|| self.split_front(self.unit).fold())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let chunks = self.items.len().div_ceil(self.unit);
+        (chunks, Some(chunks))
+    }
+}
+
+impl<P, D, R> DoubleEndedIterator for Folds<'_, P, D, R>
+where
+    P: Producer,
+    D: Fold<P::Item, R>,
+{
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let chunks = self.len().checked_sub(1)?;
+        let front = self.split_front(chunks * self.unit);
+        Some(std::mem::replace(self, front).fold())
+    }
+}
+
+impl<P, D, R> ExactSizeIterator for Folds<'_, P, D, R>
+where
+    P: Producer,
+    D: Fold<P::Item, R>,
+{
+}
+
+// ---- iterators -----------------------------------------------------------------------------------
+
+/// The chunks of an iterator.
+struct Batches<I> {
+    /// `None` once it has ended.
+    items: Option<I>,
+    chunks: Chunks,
+    number: usize,
+    /// How many items were pulled.
+    start: usize,
+    /// How many are left, if that is known.
+    left: Option<usize>,
+}
+
+struct Batch<T> {
+    start: usize,
+    items: Vec<T>,
+    /// The input panicked as it made the next item.
+    fault: Option<Payload>,
+}
+
+impl<I: Iterator> Iterator for Batches<I> {
+    type Item = Batch<I::Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let source = self.items.as_mut()?;
+        let len = self.chunks.len(self.number);
+        let mut items = Vec::new();
+        let fault = catch(|| items.extend(source.by_ref().take(len))).err();
+        let start = self.start;
+        self.start += items.len();
+        self.number += 1;
+        self.left = self.left.map(|left| left.saturating_sub(items.len()));
+        if items.len() < len {
+            discard(self.items.take());
+        }
+        (!items.is_empty() || fault.is_some()).then_some(Batch { start, items, fault })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match (self.left, self.chunks) {
+            (Some(left), Chunks::Even(len)) => {
+                let chunks = left.div_ceil(len);
+                (chunks, Some(chunks))
+            }
+            _ => (0, None),
+        }
+    }
+}
