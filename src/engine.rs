@@ -256,7 +256,7 @@ where
         worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
-                let mut claim = self.claim(&mut shift);
+                let mut claim = self.claim(&mut shift, true);
                 if !matches!(claim, Claim::Block(_)) {
                     // `on`, it is the owner.
                     self.owner_left.fetch_or(on, Ordering::Relaxed);
@@ -292,7 +292,11 @@ where
     }
 
     /// The next block to run. What was given back comes first, for it is known to be dear.
-    fn claim(&self, shift: &mut Shift<'r, R>) -> Claim<Block<'r, Left<S::Items>, R>> {
+    fn claim(
+        &self,
+        shift: &mut Shift<'r, R>,
+        patient: bool,
+    ) -> Claim<Block<'r, Left<S::Items>, R>> {
         let stop = self.stop();
         let spare_fit = if shift.in_spares { shift.pace.fit() } else { Pace::new().fit() };
         if let Some(block) = self.spares.claim(self.cut, spare_fit, stop) {
@@ -307,6 +311,7 @@ where
             cut: self.cut,
             fit: shift.pace.fit(),
             stop,
+            patient,
             fault: &|index, payload| self.fail(index, Failure::Panic(payload)),
         });
         match claim {
@@ -328,7 +333,7 @@ where
         // ORDERING: pairs with the fence of `Pulled::claim`: the count above is seen there, or the
         // lock is seen free here.
         fence(Ordering::SeqCst);
-        let claim = self.claim(shift);
+        let claim = self.claim(shift, false);
         let stays = matches!(claim, Claim::Block(_));
         // An owner who was called back meanwhile is counted out. Of others it is not known who: whoever
         // comes in answer to that call comes in this one's place.

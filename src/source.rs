@@ -121,6 +121,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) fit: usize,
     /// Items from this index on are not wanted.
     pub(crate) stop: usize,
+    /// It waits a moment for who is in the iterator.
+    pub(crate) patient: bool,
     /// Who hears that the input panicked while it made the item of this index.
     pub(crate) fault: &'a (dyn Fn(usize, Payload) + 'a),
 }
@@ -422,7 +424,9 @@ where
                 Ok(pull) => break pull,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
                 // Its `next` may block; one worker at a time is enough for that.
-                Err(TryLockError::WouldBlock) if backoff.is_completed() => return Claim::Busy,
+                Err(TryLockError::WouldBlock) if backoff.is_completed() || !ask.patient => {
+                    return Claim::Busy;
+                }
                 Err(TryLockError::WouldBlock) => backoff.snooze(),
             }
         };
