@@ -3,6 +3,7 @@
 mod common;
 
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -96,14 +97,15 @@ fn a_chain_of_20_000_each_of_which_waits_for_the_one_before() {
 
 #[test]
 fn a_chain_of_20_000_each_of_which_submits_the_next() {
-    fn link(pool: &'static Pool, left: usize) -> AsyncResult<usize> {
+    fn link(pool: &Arc<Pool>, left: usize) -> AsyncResult<usize> {
+        let own = Arc::clone(pool);
         pool.apply_async(
             move || match left {
                 0 => 0,
                 // It is begun and done before this one goes on, and what it submits likewise; so it hands
                 // its handle on instead of waiting for it.
                 _ => {
-                    drop(link(pool, left - 1));
+                    drop(link(&own, left - 1));
                     left
                 }
             },
@@ -113,8 +115,8 @@ fn a_chain_of_20_000_each_of_which_submits_the_next() {
 
     watchdog(60, || {
         for kind in LASTING {
-            let pool: &'static Pool = Box::leak(Box::new(kind.pool()));
-            assert_eq!(link(pool, 20_000).get().unwrap(), 20_000);
+            let pool = Arc::new(kind.pool());
+            assert_eq!(link(&pool, 20_000).get().unwrap(), 20_000);
             pool.close();
             pool.join().unwrap();
         }
