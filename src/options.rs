@@ -17,6 +17,7 @@ use crate::queue::Task;
 use crate::reduce::{Reduce, Total, reduce};
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
+use crate::seed::Seeded;
 use crate::star::{Apply, Star};
 use crate::sync::Instant;
 use crate::wait;
@@ -87,6 +88,18 @@ impl<'p> Options<'p> {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// See [`Pool::seed`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let numbers = pool.chunksize(2).seed(1).map(|seed, _| seed.number(), 0..3)?;
+    /// assert_eq!(numbers, pool.seed(1).map(|seed, _| seed.number(), 0..3)?);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn seed(self, seed: u64) -> Seeded<'p> {
+        Seeded::new(self, seed)
     }
 
     /// The deadline of a call made now.

@@ -15,6 +15,7 @@ use crate::iterable::Iterable;
 use crate::options::Options;
 use crate::result::AsyncResult;
 use crate::scope::Scope;
+use crate::seed::Seeded;
 use crate::star::{Apply, Star};
 use crate::wait;
 use crate::worker;
@@ -162,6 +163,25 @@ impl Pool {
     /// ```
     pub fn timeout(&self, timeout: Duration) -> Options<'_> {
         Options::new(self).timeout(timeout)
+    }
+
+    /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
+    /// this seed and the item's index. So random numbers do not depend on which worker draws them, nor
+    /// on how many there are.
+    ///
+    /// Its verbs are those of the pool that have items.
+    ///
+    /// Python: `SeedSequence(seed).spawn(len(xs))` of NumPy, zipped with the items.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let throw = |seed: parpool::Seed, _| 1 + seed.number() % 6;
+    /// let dice = pool.seed(2026).map(throw, 0..5)?;
+    /// assert_eq!(parpool::Pool::new(1)?.seed(2026).map(throw, 0..5)?, dice);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn seed(&self, seed: u64) -> Seeded<'_> {
+        Options::new(self).seed(seed)
     }
 
     /// Calls `f` with each item and returns the results in the order of the items.
