@@ -133,10 +133,7 @@ impl<H: Handle> AsCompleted<H> {
     /// assert!(results.next().is_none());
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn next_timeout(
-        &mut self,
-        timeout: Duration,
-    ) -> Result<Option<(usize, Result<H::Value, Error>)>, Error> {
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Next<H>, Error> {
         match self.next_until(wait::deadline(timeout)) {
             Poll::Ready(next) => Ok(next),
             Poll::Pending => Err(Error::Timeout),

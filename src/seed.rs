@@ -80,6 +80,7 @@ impl Seed {
     /// assert!((0.0..1.0).contains(&x));
     /// ```
     #[cfg(feature = "rand")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "rand")))]
     pub fn rng<G: rand_core::SeedableRng>(self) -> G {
         let mut seed = G::Seed::default();
         self.fill(seed.as_mut());
