@@ -1,5 +1,6 @@
 //! The pool that is there without being made: one worker for each core, started on first use.
 
+use std::iter::Sum;
 use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
@@ -108,6 +109,43 @@ where
     E: Send,
 {
     global()?.try_map(f, items)
+}
+
+/// [`Pool::reduce`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::reduce`] and [`global`].
+///
+/// ```
+/// assert_eq!(parpool::reduce(|x| x, i32::max, [3, 5, 4])?, Some(5));
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn reduce<M, I, F, G, R>(f: F, op: G, items: I) -> Result<Option<R>, Error>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> R + Sync,
+    G: Fn(R, R) -> R + Sync,
+    R: Send,
+{
+    global()?.reduce(f, op, items)
+}
+
+/// [`Pool::sum`] on the [`global`] pool.
+///
+/// # Errors
+/// As [`Pool::sum`] and [`global`].
+///
+/// ```
+/// assert_eq!(parpool::sum(|x| x * x, 0..4)?, 14);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn sum<M, I, F, R>(f: F, items: I) -> Result<R, Error>
+where
+    I: Iterable<M>,
+    F: Fn(I::Item) -> R + Sync,
+    R: Sum<R> + Send,
+{
+    global()?.sum(f, items)
 }
 
 /// [`Pool::apply`] on the [`global`] pool.

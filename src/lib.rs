@@ -30,6 +30,8 @@
 //! | [`map_into`](Pool::map_into) | `Result<(), Error>` | the same into a `Vec` that is there |
 //! | [`starmap`](Pool::starmap) | `Result<Vec<R>, Error>` | `f(a, b, …)` of each tuple, in order |
 //! | [`try_map`](Pool::try_map) | `Result<Vec<R>, TryError<E>>` | `f` may fail; the first error |
+//! | [`reduce`](Pool::reduce) | `Result<Option<R>, Error>` | `f` of each item, folded with `op` |
+//! | [`sum`](Pool::sum) | `Result<R, Error>` | `f` of each item, added up |
 //! | [`apply`](Pool::apply) | `Result<R, Error>` | one call |
 //! | [`map_async`](Pool::map_async) | `AsyncResult<Vec<R>>` | at once |
 //! | [`starmap_async`](Pool::starmap_async) | `AsyncResult<Vec<R>>` | at once |
@@ -38,10 +40,12 @@
 //! | [`imap_unordered`](Pool::imap_unordered) | [`Imap`] | the same in any order |
 //! | [`scope`](Pool::scope) | what its body does | handles and streams that may borrow |
 //! | [`install`](Pool::install) | `Result<R, Error>` | rayon code on the pool's workers |
+//! | [`as_completed`] | [`AsCompleted`], an iterator | the results of handles, as they come |
 //!
 //! The blocking verbs may borrow, closure and items both; the others own what they work on. Options
 //! of a call go in front of it: [`pool.chunksize(64)`](Pool::chunksize),
-//! [`pool.timeout(d)`](Pool::timeout). The free functions of the same names ([`map`](fn@map),
+//! [`pool.timeout(d)`](Pool::timeout). After [`pool.seed(n)`](Pool::seed) the closures get a [`Seed`] with
+//! each item, for random numbers that do not depend on the workers. The free functions of the same names ([`map`](fn@map),
 //! [`apply`], …) run on a [`global`] pool.
 //!
 //! # Inputs
@@ -218,7 +222,8 @@ pub use builder::{Builder, InitializerOutput};
 pub use context::Context;
 pub use error::{Error, TryError};
 pub use global::{
-    apply, apply_async, global, map, map_async, map_into, starmap, starmap_async, try_map,
+    apply, apply_async, global, map, map_async, map_into, reduce, starmap, starmap_async, sum,
+    try_map,
 };
 pub use imap::Imap;
 pub use iterable::{Collection, Iterable, Parallel, Sequential};
