@@ -13,7 +13,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::process::{Command, Output};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -328,8 +328,9 @@ impl Work {
         // What panics on the way out of a closure leaks the result (rust-lang/rust#47949): so the item
         // goes first; and what a closure gives that is then dropped is not counted.
         drop(item);
+        static UNCOUNTED: LazyLock<Drops> = LazyLock::new(Drops::default);
         let leaks = self.cell.fault == ClosureDrop && self.cell.is_single();
-        let drops = if leaks { &Drops::default() } else { &self.drops };
+        let drops = if leaks { &*UNCOUNTED } else { &self.drops };
         Bomb::new(drops, index, self.cell.fault == ResultDrop && here)
     }
 }
