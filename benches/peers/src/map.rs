@@ -13,7 +13,7 @@ use crate::work::spin;
 const MS: f64 = 1e-3;
 
 pub fn tables(bench: &Bench) -> Vec<Table> {
-    let tables = [slices, small, chunks, into, iterators, naps, terminate];
+    let tables = [slices, small, chunks, into, sums, iterators, naps, terminate];
     tables.map(|table| table(bench)).into()
 }
 
@@ -109,6 +109,39 @@ fn into(bench: &Bench) -> Table {
         })
         .target("map_into", 1.0);
     table.rows.push(race.run(bench.rounds));
+    table
+}
+
+/// What is checked is whether a sum is right but for its last digits, which differ from run to run with
+/// rayon.
+fn sum_race<'a>(
+    peers: &'a Peers,
+    name: String,
+    xs: &'a [f64],
+    f: impl Fn(&f64) -> f64 + Copy + Send + Sync + 'a,
+) -> Race<'a, bool> {
+    let sum = xs.iter().map(f).sum::<f64>();
+    let scale = xs.iter().map(|x| f(x).abs()).sum::<f64>();
+    let is_right = move |other: f64| (other - sum).abs() < 1e-9 * scale;
+    Race::new(name, true)
+        .contender("rayon", move || is_right(peers.rayon_sum(f, xs)))
+        .contender("parpool", move || is_right(peers.parpool.sum(f, xs).unwrap()))
+        .target("parpool", 1.05)
+}
+
+fn sums(bench: &Bench) -> Table {
+    let mut table = Table::new("sum of a slice", Shown::Ratio);
+    for (len, calls) in [(10_000, 200), (100_000, 50), (1_000_000, 5), (10_000_000, 1)] {
+        let xs = numbers(len);
+        let items = format!("1e{}", len.ilog10());
+        let races = [
+            sum_race(&bench.peers, format!("{items} × `x·x`"), &xs, square),
+            sum_race(&bench.peers, format!("{items} × `sqrt·sin`"), &xs, sqrt_sin),
+        ];
+        for race in races {
+            table.rows.push(race.pace(Pace::InARow(calls)).run(bench.rounds));
+        }
+    }
     table
 }
 

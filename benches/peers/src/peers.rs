@@ -48,6 +48,11 @@ impl Peers {
         }
     }
 
+    pub fn rayon_sum<T: Sync>(&self, f: impl Fn(&T) -> f64 + Send + Sync, xs: &[T]) -> f64 {
+        use rayon::prelude::*;
+        self.rayon.install(|| xs.par_iter().map(f).sum())
+    }
+
     pub fn rayon_map<T: Sync, R: Output>(
         &self,
         f: impl Fn(&T) -> R + Copy + Send + Sync,
