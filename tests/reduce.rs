@@ -10,8 +10,9 @@ use rayon::prelude::*;
 
 use common::{Drops, Kind, ON_PURPOSE, all_pools, scaled, watchdog};
 
+/// Numbers of all sizes. (No sine: Miri gives it other digits each time, as it may.)
 fn wave(i: usize) -> f64 {
-    (i as f64).sin() / (i as f64 + 1.0)
+    ((i * 7919) % 1000) as f64 / (i as f64 + 0.1) - 0.5
 }
 
 /// Pools whose results must agree.
