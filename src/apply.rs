@@ -6,33 +6,28 @@ use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::raw::{self, Job, Loan};
-use crate::sync::{Instant, Mutex, lock};
-use crate::terms::Terms;
-use crate::worker::{self, Cancellable, Worker};
-use crate::workers::Workers;
+use crate::sync::{Mutex, lock};
+use crate::terms::{Order, Terms};
+use crate::worker::{self, Cancellable};
 
 /// Runs `f` on a worker and waits for it: on this thread, if it is one. `first` goes before all
 /// that waits from outside.
-pub(crate) fn apply<F, R>(
-    workers: &Arc<Workers>,
-    deadline: Option<Instant>,
-    first: bool,
-    f: F,
-) -> Result<R, Error>
+pub(crate) fn apply<F, R>(order: &Order<'_>, first: bool, f: F) -> Result<R, Error>
 where
     F: FnOnce() -> R + Send,
     R: Send,
 {
+    let workers = order.workers;
     workers.admit()?;
     let call = Call {
-        terms: Terms::of_blocking(workers, deadline),
+        terms: Terms::of_blocking(order),
         work: Mutex::new(Some(f)),
         outcome: Mutex::new(None),
     };
     let accepted = if workers.serial.is_some() {
-        workers.serially(|worker| call.run(worker))
-    } else if let Some(worker) = worker::of(workers.id) {
-        call.run(&worker);
+        workers.serially(|_| call.run())
+    } else if worker::is_of(workers.id) {
+        call.run();
         Ok(())
     } else {
         raw::lend(&call, |loan| {
@@ -42,7 +37,7 @@ where
                 false => workers.submit(task)?,
             }
             // Woken by the worker that leaves, and by `terminate`.
-            workers.wait(deadline, |waker| {
+            workers.wait(order.deadline, |waker| {
                 loan.poll_idle(waker) && (call.is_done() || workers.is_terminated())
             });
             Ok(())
@@ -58,15 +53,14 @@ struct Call<F, R> {
 }
 
 impl<F: FnOnce() -> R, R> Call<F, R> {
-    fn run(&self, worker: &Worker) {
+    fn run(&self) {
         // The caller hears of it by itself; see `finish`.
         if self.terms.ended().is_some() {
             return;
         }
         let Some(work) = lock(&self.work).take() else { return };
-        worker.count();
         let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
-        let outcome = worker::with_signal(signal, || catch(work));
+        let outcome = worker::with_signal(signal, || catch(|| self.terms.in_task(work)));
         let outcome = outcome.map_err(|payload| Error::Panicked(Panic::new(payload, None)));
         *lock(&self.outcome) = Some(outcome);
     }
@@ -92,8 +86,6 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
 
 impl<F: FnOnce() -> R + Send, R: Send> Job for Call<F, R> {
     fn work(&self, _: &Arc<Loan>) {
-        if let Some(worker) = worker::of(self.terms.workers.id) {
-            self.run(&worker);
-        }
+        self.run();
     }
 }

@@ -8,8 +8,8 @@ use crate::cell::{Callback, Cell, Outcome};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::Instant;
-use crate::terms::Terms;
+use crate::terms::{Order, Terms};
+use crate::watch::Watch;
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;
 
@@ -45,11 +45,19 @@ pub(crate) fn poll<W, T>(terms: &Terms, cell: &Cell<W, T>, waker: Option<&Waker>
 struct Call<F, T> {
     terms: Held,
     cell: Cell<F, T>,
-    /// It is a task in the life of a worker. The driver of a map is not: the map's chunks are.
-    counted: bool,
+    kind: Kind,
     /// Itself, or its terms, for [`is_cancelled`](crate::is_cancelled) to ask. A function, because a
     /// call that borrows cannot be made the first.
     signal: fn(&Arc<Self>) -> Arc<dyn Cancellable>,
+}
+
+/// What a call is for a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A task in its life.
+    Task,
+    /// Not one: the chunks of the map that it drives are.
+    Driver,
 }
 
 /// The terms of a call, in its own block of memory unless it borrows.
@@ -70,23 +78,19 @@ impl Deref for Held {
 }
 
 /// Submits `work`, whose outcome is the task's. A refused call is a task that has its error.
-pub(crate) fn submit<F, T>(
-    workers: &Arc<Workers>,
-    deadline: Option<Instant>,
-    counted: bool,
-    work: F,
-) -> Arc<dyn Pending<T>>
+pub(crate) fn submit<F, T>(order: &Order<'_>, work: F) -> Arc<dyn Pending<T>>
 where
     F: FnOnce() -> Outcome<T> + Send + 'static,
     T: Send + 'static,
 {
+    let workers = order.workers;
     if let Err(error) = workers.admit() {
         return refused(workers, error);
     }
     let task = Arc::new(Call {
-        terms: Held::Here(Terms::new(workers, deadline)),
+        terms: Held::Here(Terms::new(order)),
         cell: Cell::new(work),
-        counted,
+        kind: Kind::Task,
         signal: |call| Arc::clone(call) as Arc<dyn Cancellable>,
     });
     queue(workers, Arc::clone(&task) as TaskRef, |error| {
@@ -97,9 +101,8 @@ where
 
 /// The same for work that may borrow, queued in a form that may not: what `lease` makes of it.
 pub(crate) fn submit_leased<'s, F, T>(
-    workers: &Arc<Workers>,
-    deadline: Option<Instant>,
-    counted: bool,
+    order: &Order<'_>,
+    kind: Kind,
     work: F,
     lease: impl FnOnce(Arc<dyn Task + 's>) -> TaskRef,
 ) -> Arc<dyn Pending<T> + 's>
@@ -108,9 +111,9 @@ where
     T: Send + 's,
 {
     let task = Arc::new(Call {
-        terms: Held::Shared(Arc::new(Terms::new(workers, deadline))),
+        terms: Held::Shared(Arc::new(Terms::new(order))),
         cell: Cell::new(work),
-        counted,
+        kind,
         signal: |call| match &call.terms {
             Held::Shared(terms) => Arc::clone(terms) as Arc<dyn Cancellable>,
             Held::Here(_) => unreachable!("what borrows has shared terms"),
@@ -119,6 +122,7 @@ where
     let refuse = |error| {
         task.cell.resolve(Err(error));
     };
+    let workers = order.workers;
     match workers.admit() {
         Ok(()) => queue(workers, lease(Arc::clone(&task) as Arc<dyn Task + 's>), refuse),
         Err(error) => refuse(error),
@@ -141,10 +145,12 @@ pub(crate) fn refused<'s, T: Send + 's>(
     workers: &Arc<Workers>,
     error: Error,
 ) -> Arc<dyn Pending<T> + 's> {
+    // Nothing is known of what it was to do.
+    let order = Order { watch: Some(Watch::of(workers, None, None)), ..Order::plain(workers) };
     Arc::new(Call::<fn() -> Outcome<T>, T> {
-        terms: Held::Here(Terms::new(workers, None)),
+        terms: Held::Here(Terms::new(&order)),
         cell: Cell::ready(Err(error)),
-        counted: false,
+        kind: Kind::Driver,
         signal: |_| unreachable!("it never runs"),
     })
 }
@@ -160,12 +166,13 @@ where
             return;
         }
         let Some(work) = self.cell.begin() else { return };
-        if self.counted {
-            self.terms.workers.count_task();
-        }
         // The callbacks too: what they submit is no business of a task below this one.
         worker::in_task((self.signal)(&self), || {
-            let outcome = match (catch(work), self.terms.ended()) {
+            let result = catch(|| match self.kind {
+                Kind::Task => self.terms.in_task(work),
+                Kind::Driver => self.terms.caller.in_task(work),
+            });
+            let outcome = match (result, self.terms.ended()) {
                 // It may have been told to stop, and then have returned anything: a value, or, as
                 // the driver of a map that found the pool terminated, an error that is not what
                 // happened.

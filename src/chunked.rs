@@ -15,11 +15,10 @@ use crate::cell::{Callback, Cell, Outcome};
 use crate::chunk::Cut;
 use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
-use crate::map::Order;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::{Mutex, lock};
-use crate::terms::Terms;
+use crate::sync::{Instant, Mutex, lock};
+use crate::terms::{Order, Terms};
 use crate::worker::{self, Cancellable};
 
 /// Submits `f` over `items` in chunks.
@@ -46,6 +45,7 @@ where
         Ok(items) => items,
         Err(error) => return refused(workers, error),
     };
+    order.begin(Some(items.len()));
     let unit = Cut::new(order.chunksize, true, Some(items.len()), workers.count).unit;
     let mut chunks = VecDeque::new();
     while items.len() > unit {
@@ -58,7 +58,7 @@ where
     results.resize_with(count, Vec::new);
     let state = State { chunks, results, running: 0, failure: None };
     let map = Arc::new(Chunked {
-        terms: Arc::new(Terms::new(workers, order.deadline)),
+        terms: Arc::new(Terms::new(order)),
         cell: Cell::new(()),
         unit,
         f: Mutex::new(Some(Arc::new(f))),
@@ -99,7 +99,12 @@ where
 {
     /// Runs one chunk: its results, or the index and the panic of the item that failed.
     fn run_chunk(&self, start: usize, items: Vec<T>, f: Arc<F>) -> Result<Vec<R>, (usize, Error)> {
-        let mut results = Vec::with_capacity(items.len());
+        let count = items.len();
+        let mut results = Vec::with_capacity(count);
+        let mut observer = self.terms.observe();
+        if let Some(observer) = &mut observer {
+            observer.begin(start);
+        }
         let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
         let run = || {
             for item in items {
@@ -107,9 +112,17 @@ where
                     break;
                 }
                 results.push(f(item));
+                if let Some(observer) = &mut observer {
+                    observer.look(start + results.len());
+                }
             }
         };
+        let run = || self.terms.caller.in_chunk(start, count, run);
         let outcome = worker::in_task(signal, || catch(run));
+        if let Some(mut observer) = observer {
+            observer.reach(start + results.len(), Instant::now());
+            observer.end();
+        }
         discard(f);
         match outcome {
             Ok(()) => Ok(results),
@@ -136,6 +149,9 @@ where
             }
             (None, None) => Ok(results.into_iter().flatten().collect()),
         };
+        if let Some(watch) = &self.terms.watch {
+            watch.end(outcome.is_ok(), None);
+        }
         self.cell.resolve(outcome);
     }
 }

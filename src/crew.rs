@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::drainers::{Retired, Roster};
 use crate::error::Error;
 use crate::panic::discard;
-use crate::sync::lock;
+use crate::sync::{Instant, lock};
 use crate::worker::{self, Worker};
 use crate::workers::Workers;
 
@@ -215,11 +215,11 @@ fn build_lasting(
         let (shared, context) = (Arc::clone(workers), context.clone());
         // Nobody waits for a thread that has nothing to say.
         let ready = workers.initializer.as_ref().map(|_| ready.clone());
-        let index = rayon_thread.index();
+        let (index, asked) = (rayon_thread.index(), Instant::now());
         let main = thread(workers, &context, index).spawn(move || {
             pin(&context, index);
             worker::be(Arc::new(Worker::new(shared.id, index, 0, None)), || {
-                let initialized = shared.initialize();
+                let initialized = shared.initialize(asked);
                 let go_on = initialized.is_ok();
                 let _ = ready.as_ref().map(|ready| ready.send(initialized));
                 // Whoever builds waits for all senders to go.
@@ -262,8 +262,13 @@ fn build_replaced(
         };
     });
     for index in 0..workers.count {
-        let place =
-            Place { workers: Arc::clone(workers), context: context.clone(), index, generation: 0 };
+        let place = Place {
+            workers: Arc::clone(workers),
+            context: context.clone(),
+            index,
+            generation: 0,
+            asked: Instant::now(),
+        };
         let ready = ready.clone();
         let main = thread(workers, context, index).spawn(move || place.serve(None, Some(ready)));
         match main {
@@ -280,6 +285,8 @@ struct Place {
     context: Context,
     index: usize,
     generation: usize,
+    /// When its thread was asked for.
+    asked: Instant,
 }
 
 impl Place {
@@ -317,7 +324,7 @@ impl Place {
 
     /// Runs the initializer and puts a rayon pool of this one thread into the place.
     fn open(&self) -> Result<ThreadBuilder, Error> {
-        self.workers.initialize()?;
+        self.workers.initialize(self.asked)?;
         let mut body = None;
         let built = rayon_pool(1).spawn_handler(|rayon_thread| {
             body = Some(rayon_thread);
@@ -350,7 +357,7 @@ impl Place {
         if workers.drainers.needs_nobody() {
             return workers.give_up(index, None);
         }
-        let next = Place { generation: self.generation + 1, ..self };
+        let next = Place { generation: self.generation + 1, asked: Instant::now(), ..self };
         // The lock is held until the new handle is in its place, so that `join` finds one of the two.
         let mut handles = lock(&workers.threads.handles);
         let before = handles[index].take();

@@ -23,6 +23,7 @@ use crate::spare::{Left, Spares};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::wait;
+use crate::watch::Observer;
 use crate::worker::{self, Cancellable, Worker};
 use crate::workers::Workers;
 
@@ -87,7 +88,8 @@ struct Tally<'r, R, E> {
 }
 
 /// One worker's part in a map.
-struct Shift<'r, R> {
+struct Shift<'e, 'r, R> {
+    observer: Option<Observer<'e>>,
     seat: usize,
     pace: Pace,
     /// Calls another worker as soon as it has claimed something. Not before: an input that blocks
@@ -99,6 +101,15 @@ struct Shift<'r, R> {
     now: Instant,
     runs: Vec<Run<'r, R>>,
     grown: Vec<(usize, Vec<R>)>,
+}
+
+impl<R> Shift<'_, '_, R> {
+    /// All items of the block below `next` are finished.
+    fn reach(&mut self, next: usize) {
+        if let Some(observer) = &mut self.observer {
+            observer.reach(next, self.now);
+        }
+    }
 }
 
 impl<'r, S, F, R, E> Engine<'r, S, F, R, E>
@@ -244,6 +255,7 @@ where
     fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, on: bool) {
         let now = Instant::now();
         let mut shift = Shift {
+            observer: self.terms.observe(),
             seat: worker.index,
             pace: Pace::new(),
             eager,
@@ -256,6 +268,7 @@ where
         worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
+                let asked = shift.observer.as_ref().and_then(Observer::clock);
                 let mut claim = self.claim(&mut shift, true);
                 if !matches!(claim, Claim::Block(_)) {
                     // `on`, it is the owner.
@@ -274,7 +287,11 @@ where
                     self.feed(caller);
                 }
                 let Block { start, items, out } = block;
-                match items {
+                if let Some(observer) = &mut shift.observer {
+                    observer.took_input(asked);
+                    observer.begin(start);
+                }
+                self.terms.caller.in_chunk(start, items.len(), || match items {
                     Left::Items(items) => {
                         let block = Block { start, items, out };
                         self.run_block(block, Left::Items, &mut shift, caller);
@@ -283,9 +300,14 @@ where
                         let block = Block { start, items, out };
                         self.run_block(block, Left::Taken, &mut shift, caller);
                     }
+                });
+                if let Some(observer) = &mut shift.observer {
+                    observer.end();
                 }
             }
         });
+        // The last items are counted before the worker is seen to leave.
+        drop(shift.observer.take());
         let mut tally = lock(&self.tally);
         tally.runs.append(&mut shift.runs);
         tally.grown.append(&mut shift.grown);
@@ -294,7 +316,7 @@ where
     /// The next block to run. What was given back comes first, for it is known to be dear.
     fn claim(
         &self,
-        shift: &mut Shift<'r, R>,
+        shift: &mut Shift<'_, 'r, R>,
         patient: bool,
     ) -> Claim<Block<'r, Left<S::Items>, R>> {
         let stop = self.stop();
@@ -327,7 +349,7 @@ where
     /// left it, so that this finds it free, or will see that somebody is hungry.
     fn claim_at_last(
         &self,
-        shift: &mut Shift<'r, R>,
+        shift: &mut Shift<'_, 'r, R>,
         owner: bool,
     ) -> Claim<Block<'r, Left<S::Items>, R>> {
         // ORDERING: pairs with the fence of `Pulled::claim`: the count above is seen there, or the
@@ -367,7 +389,7 @@ where
         &self,
         mut block: Block<'r, I, R>,
         left: fn(I) -> Left<S::Items>,
-        shift: &mut Shift<'r, R>,
+        shift: &mut Shift<'_, 'r, R>,
         caller: Option<&dyn Caller>,
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
@@ -399,6 +421,9 @@ where
                 };
                 let result = catch(run);
                 block.start = base + block.out.len();
+                if let Some(observer) = &mut shift.observer {
+                    observer.look(block.start);
+                }
                 match (result, taken) {
                     (Ok(Ok(())), None) => done += count,
                     // Somebody is idle and shall have the rest; taking it out may have panicked.
@@ -421,6 +446,7 @@ where
             }
             shift.now = Instant::now();
             shift.pace.learn(done, shift.now - begun);
+            shift.reach(block.start);
             self.check_time(shift.now);
             // A map that is over sooner than another worker wakes is not worth waking it.
             if let Some(caller) = caller.filter(|_| shift.now - shift.joined >= WORTH) {
@@ -438,7 +464,7 @@ where
         taken: Vec<I::Item>,
         end: usize,
         left: fn(I) -> Left<S::Items>,
-        shift: &mut Shift<'r, R>,
+        shift: &mut Shift<'_, 'r, R>,
         caller: Option<&dyn Caller>,
     ) where
         S::Items: Items<Item = I::Item>,
@@ -457,7 +483,8 @@ where
     }
 
     /// Keeps the results of a block; what of its items is left is dropped.
-    fn keep<I>(&self, base: usize, block: Block<'r, I, R>, shift: &mut Shift<'r, R>) {
+    fn keep<I>(&self, base: usize, block: Block<'r, I, R>, shift: &mut Shift<'_, 'r, R>) {
+        shift.reach(block.start);
         discard(block.items);
         match block.out {
             Out::InPlace(run) => {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::chunk::{Flow, PROMPT};
 use crate::error::Error;
+use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::stream::{Bell, Chunk, Control, Expected, Part};
 use crate::sync::Instant;
-use crate::terms::Terms;
+use crate::terms::{Order, Terms};
 use crate::wait;
 use crate::worker;
-use crate::workers::Workers;
 
 /// The results of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered), as
 /// they come.
@@ -80,11 +80,9 @@ const SLOW: Duration = Duration::from_millis(1);
 /// A portion is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
 
-/// What a stream was given besides closure and input.
+/// What a stream was asked for besides.
 pub(crate) struct Settings {
-    pub(crate) chunksize: Option<usize>,
     pub(crate) buffersize: Option<usize>,
-    pub(crate) deadline: Option<Instant>,
     pub(crate) ordered: bool,
 }
 
@@ -95,7 +93,7 @@ where
     R: Send + 's,
 {
     pub(crate) fn new<F>(
-        workers: &Arc<Workers>,
+        order: &Order<'_>,
         settings: Settings,
         submit: impl Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's,
         f: F,
@@ -104,14 +102,25 @@ where
     where
         F: Fn(I::Item) -> R + Send + Sync + 's,
     {
-        let Settings { chunksize, buffersize, deadline, ordered } = settings;
+        let Settings { buffersize, ordered } = settings;
+        let &Order { workers, chunksize, .. } = order;
         let control = Arc::new(Control {
-            terms: Arc::new(Terms::new(workers, deadline)),
+            terms: Arc::new(Terms::new(order)),
             cost: AtomicU64::new(0),
             divisible: chunksize.is_none() && workers.life.is_none(),
             submit: Box::new(submit),
             bell: Bell::default(),
         });
+        if order.watch.is_some() {
+            let exact = |(low, high): (usize, Option<usize>)| high.filter(|high| *high == low);
+            order.begin(catch(|| input.size_hint()).map_or_else(
+                |payload| {
+                    discard(payload);
+                    None
+                },
+                exact,
+            ));
+        }
         let f = Arc::new(f);
         let shared = Arc::clone(&control);
         let make = move |first, items| Chunk::make(&shared, first, &f, items);
@@ -196,6 +205,7 @@ where
                     pulled = true;
                 }
             } else if self.in_flight == 0 {
+                self.conclude();
                 return self.end.take().map(Err);
             } else if !self.wait(deadline) {
                 return Some(Err(Error::Timeout));
@@ -253,6 +263,9 @@ where
             true
         });
         let spent = begun.elapsed();
+        if let Some(record) = self.record() {
+            record.took_input(spent);
+        }
         self.last_pull = spent / items.len().max(1) as u32;
         match pulled {
             Ok(true) => self.input = Some(input),
@@ -343,6 +356,15 @@ where
 
     /// Waits until a result may be there; false if the time was up.
     fn wait(&mut self, deadline: Option<Instant>) -> bool {
+        let begun = self.record().map(|_| Instant::now());
+        let woken = self.wait_unwatched(deadline);
+        if let (Some(record), Some(begun)) = (self.record(), begun) {
+            record.waited(begun.elapsed());
+        }
+        woken
+    }
+
+    fn wait_unwatched(&mut self, deadline: Option<Instant>) -> bool {
         let terms = Arc::clone(&self.control.terms);
         if worker::is_of(terms.workers.id) && self.help() {
             return true;
@@ -404,10 +426,23 @@ where
         self.abandon();
         self.in_flight = 0;
         self.end = Some(error);
+        self.conclude();
     }
 }
 
 impl<I: Iterator, R> Imap<'_, I, R> {
+    fn record(&self) -> Option<&Record> {
+        self.control.terms.watch.as_ref()?.record()
+    }
+
+    /// Tells who watches it that it has ended.
+    fn conclude(&self) {
+        if let Some(watch) = &self.control.terms.watch {
+            let all = self.input.is_none() && self.in_flight == 0 && self.end.is_none();
+            watch.end(all, Some(self.pulled - self.in_flight));
+        }
+    }
+
     /// Drops what is not begun and what is not handed out.
     fn abandon(&mut self) {
         self.control.terms.cancel();
@@ -468,6 +503,7 @@ where
 
 impl<I: Iterator, R> Drop for Imap<'_, I, R> {
     fn drop(&mut self) {
+        self.conclude();
         self.abandon();
     }
 }

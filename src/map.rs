@@ -12,17 +12,8 @@ use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::raw::{self, Run, Slots};
 use crate::source::{Pulled, Ranges};
-use crate::sync::Instant;
-use crate::terms::Terms;
+use crate::terms::{Order, Terms};
 use crate::worker;
-use crate::workers::Workers;
-
-/// What a map was given besides its input.
-pub(crate) struct Order<'w> {
-    pub(crate) workers: &'w Arc<Workers>,
-    pub(crate) chunksize: Option<usize>,
-    pub(crate) deadline: Option<Instant>,
-}
 
 /// Maps `f` over `items`, in order.
 pub(crate) fn map<M, I, F, R, E>(order: &Order<'_>, f: F, items: I) -> Result<Vec<R>, TryError<E>>
@@ -52,8 +43,10 @@ where
 {
     out.clear();
     order.workers.admit()?;
-    let terms = Terms::of_blocking(order.workers, order.deadline);
-    items.accept(Start { order, f, terms, out })
+    let terms = Terms::of_blocking(order);
+    let outcome = items.accept(Start { order, f, terms, out });
+    order.end(outcome.is_ok());
+    outcome
 }
 
 /// Sets up the engine for either kind of input.
@@ -75,6 +68,7 @@ where
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
         let len = items.len();
+        self.order.begin(Some(len));
         let cut = self.cut(Some(len));
         let Start { f, terms, out, .. } = self;
         let mut buffer = std::mem::take(out);
@@ -96,6 +90,7 @@ where
             // Python's chunk size needs the length.
             return self.indexed(gather(|| items)?.into_par_iter());
         }
+        self.order.begin(len);
         let cut = self.cut(len);
         let Start { order, f, terms, out } = self;
         let mut buffer = std::mem::take(out);

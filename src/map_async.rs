@@ -14,21 +14,21 @@ use std::task::Waker;
 
 use rayon::iter::IndexedParallelIterator;
 
-use crate::call::{Pending, poll, queue, refused, submit_leased};
+use crate::call::{Kind, Pending, poll, queue, refused, submit_leased};
 use crate::cell::{Callback, Cell, Outcome};
 use crate::chunk::Cut;
 use crate::chunked;
 use crate::engine::{Caller, Engine};
 use crate::error::Error;
 use crate::iterable::{Iterable, Visitor};
-use crate::map::{Order, map};
+use crate::map::map;
 use crate::options::only_pool;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, TaskRef};
 use crate::raw::Room;
 use crate::source::Pulled;
 use crate::sync::{Mutex, lock};
-use crate::terms::Terms;
+use crate::terms::{Order, Terms};
 use crate::worker::{self, Cancellable, Worker};
 
 /// Submits `f` over `items`.
@@ -69,13 +69,13 @@ impl<'s, L, F> Start<'_, '_, L, F> {
         R: Send + 's,
     {
         let Start { order, lease, f } = self;
-        let &Order { workers, chunksize, deadline } = order;
+        let Order { workers, chunksize, deadline, watch } = order.clone();
         let shared = Arc::clone(workers);
         let work = move || {
-            let order = Order { workers: &shared, chunksize, deadline };
+            let order = Order { workers: &shared, chunksize, deadline, watch };
             map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
         };
-        submit_leased(workers, deadline, false, work, lease)
+        submit_leased(order, Kind::Driver, work, lease)
     }
 }
 
@@ -101,7 +101,7 @@ where
             return refused(workers, error);
         }
         let Start { order, lease, f } = self;
-        let terms = Arc::new(Terms::new(workers, order.deadline));
+        let terms = Arc::new(Terms::new(order));
         let work = Work { f: move |item| Ok::<R, Infallible>(f(item)), items };
         let state = State { going: None, calls: 0, inside: 0 };
         let map = Arc::new(MapAsync {
@@ -178,6 +178,9 @@ where
                 return Err(Error::Panicked(Panic::new(payload, Some(0))));
             }
         };
+        if let Some(watch) = &self.terms.watch {
+            watch.begin(len);
+        }
         let room = len.and_then(|len| {
             let mut buffer = Vec::new();
             // What an iterator says of its length is a hint: an absurd one must not cost the memory.
@@ -238,6 +241,9 @@ where
             let (runs, rest) = engine.finish(None);
             let mut results = room.map_or_else(Vec::new, |room| room.collect(runs));
             let outcome = rest.finish(&mut results).map(|()| results).map_err(only_pool);
+            if let Some(watch) = &self.terms.watch {
+                watch.end(outcome.is_ok(), None);
+            }
             self.cell.resolve(outcome);
         }
     }

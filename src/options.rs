@@ -10,9 +10,10 @@ use crate::call::submit;
 use crate::error::{Error, TryError};
 use crate::imap::{Imap, Settings};
 use crate::iterable::Iterable;
-use crate::map::{Order, map, map_into};
+use crate::map::{map, map_into};
 use crate::map_async::map_async;
 use crate::pool::Pool;
+use crate::progress::Progress;
 use crate::queue::Task;
 use crate::reduce::{Reduce, Total, reduce};
 use crate::result::{AsyncResult, failed};
@@ -20,7 +21,9 @@ use crate::scope::{self, Scope};
 use crate::seed::Seeded;
 use crate::star::{Apply, Star};
 use crate::sync::Instant;
+use crate::terms::Order;
 use crate::wait;
+use crate::watch::Watch;
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
@@ -45,11 +48,12 @@ pub struct Options<'p> {
     buffersize: Option<usize>,
     /// `None` is for ever.
     timeout: Option<Duration>,
+    progress: Option<&'p Progress>,
 }
 
 impl<'p> Options<'p> {
     pub(crate) fn new(pool: &'p Pool) -> Self {
-        Options { pool, chunksize: None, buffersize: None, timeout: None }
+        Options { pool, chunksize: None, buffersize: None, timeout: None, progress: None }
     }
 
     /// See [`Pool::chunksize`].
@@ -90,6 +94,20 @@ impl<'p> Options<'p> {
         self
     }
 
+    /// See [`Pool::progress`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let progress = parpool::Progress::default();
+    /// pool.chunksize(2).progress(&progress).map(|x| x + 1, 0..3)?;
+    /// assert_eq!(progress.get(), (3, Some(3)));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn progress(mut self, progress: &'p Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     /// See [`Pool::seed`].
     ///
     /// ```
@@ -111,9 +129,27 @@ impl<'p> Options<'p> {
         }
     }
 
-    pub(crate) fn order(&self) -> Result<Order<'p>, Error> {
-        let deadline = self.deadline()?;
-        Ok(Order { workers: &self.pool.workers, chunksize: self.chunksize, deadline })
+    /// What `verb` is asked for.
+    fn order(&self, verb: &'static str) -> Result<Order<'p>, Error> {
+        let (deadline, chunksize, workers) = (self.deadline()?, self.chunksize, &self.pool.workers);
+        let watch =
+            Watch::new(workers, self.progress, |recorder| recorder.call(verb, self.chunksize));
+        Ok(Order { workers, chunksize, deadline, watch })
+    }
+
+    /// The same of a verb whose handle says how far it is.
+    pub(crate) fn order_async(&self, verb: &'static str) -> Result<Order<'p>, Error> {
+        let mut order = self.order(verb)?;
+        order.watch.get_or_insert_with(|| Watch::of(order.workers, None, None));
+        Ok(order)
+    }
+
+    /// The same of a call of a single function.
+    pub(crate) fn order_apply(&self) -> Result<Order<'p>, Error> {
+        let (deadline, workers) = (self.deadline()?, &self.pool.workers);
+        let watch = Watch::new(workers, self.progress, |recorder| recorder.apply());
+        watch.iter().for_each(|watch| watch.expect(1));
+        Ok(Order { workers, chunksize: None, deadline, watch })
     }
 
     /// See [`Pool::map`].
@@ -133,7 +169,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        map(&self.order()?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+        map(&self.order("map")?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
     }
 
     /// See [`Pool::map_into`].
@@ -154,7 +190,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        let order = self.order().inspect_err(|_| out.clear())?;
+        let order = self.order("map_into").inspect_err(|_| out.clear())?;
         map_into(&order, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
@@ -194,7 +230,7 @@ impl<'p> Options<'p> {
         R: Send,
         E: Send,
     {
-        map(&self.order()?, f, items)
+        map(&self.order("try_map")?, f, items)
     }
 
     /// See [`Pool::reduce`]. The chunk size says where the input is cut, and so may change the result
@@ -215,7 +251,7 @@ impl<'p> Options<'p> {
         G: Fn(R, R) -> R + Sync,
         R: Send,
     {
-        reduce(&self.order()?, Reduce { f, op }, items)
+        reduce(&self.order("reduce")?, Reduce { f, op }, items)
     }
 
     /// See [`Pool::sum`]. The chunk size says where the input is cut, and so may change the last
@@ -235,7 +271,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Sum<R> + Send,
     {
-        let total = reduce(&self.order()?, Total(f), items)?;
+        let total = reduce(&self.order("sum")?, Total(f), items)?;
         Ok(total.expect("the sum of no items is a value too"))
     }
 
@@ -255,8 +291,7 @@ impl<'p> Options<'p> {
         F: Apply<A, Output: Send> + Send,
         A: Send,
     {
-        let deadline = self.deadline()?;
-        apply(&self.pool.workers, deadline, false, move || f.apply(args))
+        apply(&self.order_apply()?, false, move || f.apply(args))
     }
 
     /// See [`Pool::map_async`]. The time runs from this call on.
@@ -275,7 +310,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        match self.order() {
+        match self.order_async("map_async") {
             Ok(order) => AsyncResult::new(map_async(&order, |task| task, f, items)),
             Err(error) => failed(&self.pool.workers, error),
         }
@@ -311,11 +346,8 @@ impl<'p> Options<'p> {
         F: Apply<A, Output: Send + 'static> + Send + 'static,
         A: Send + 'static,
     {
-        match self.deadline() {
-            Ok(deadline) => {
-                let work = move || Ok(f.apply(args));
-                AsyncResult::new(submit(&self.pool.workers, deadline, true, work))
-            }
+        match self.order_apply() {
+            Ok(order) => AsyncResult::new(submit(&order, move || Ok(f.apply(args)))),
             Err(error) => failed(&self.pool.workers, error),
         }
     }
@@ -398,13 +430,13 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 's,
         R: Send + 's,
     {
-        let (deadline, refused) = match self.deadline() {
-            Ok(deadline) => (deadline, self.pool.workers.admit().err()),
-            Err(error) => (None, Some(error)),
+        let workers = &self.pool.workers;
+        let (order, refused) = match self.order(if ordered { "imap" } else { "imap_unordered" }) {
+            Ok(order) => (order, workers.admit().err()),
+            Err(error) => (Order::plain(workers), Some(error)),
         };
-        let (chunksize, buffersize) = (self.chunksize, self.buffersize);
-        let settings = Settings { chunksize, buffersize, deadline, ordered };
-        let stream = Imap::new(&self.pool.workers, settings, submit, f, items);
+        let settings = Settings { buffersize: self.buffersize, ordered };
+        let stream = Imap::new(&order, settings, submit, f, items);
         match refused {
             Some(error) => stream.refuse(error),
             None => stream,

@@ -11,12 +11,15 @@ use crate::builder::Builder;
 use crate::drainers::State;
 use crate::error::{Error, TryError};
 use crate::imap::Imap;
+use crate::insights::Insights;
 use crate::iterable::Iterable;
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::result::AsyncResult;
 use crate::scope::Scope;
 use crate::seed::Seeded;
 use crate::star::{Apply, Star};
+use crate::terms::Order;
 use crate::wait;
 use crate::worker;
 use crate::workers::Workers;
@@ -163,6 +166,27 @@ impl Pool {
     /// ```
     pub fn timeout(&self, timeout: Duration) -> Options<'_> {
         Options::new(self).timeout(timeout)
+    }
+
+    /// For the next calls, has `progress` say how many items are finished, and of how many: to whoever asks it, to a
+    /// closure, or in a bar; see [`Progress`].
+    ///
+    /// What is counted is what the workers have finished, not what was pulled from the input. Of an input
+    /// whose length is not known, there is no total. For `apply` and `apply_async` it is one item each.
+    ///
+    /// Python: `tqdm` around an iterator; mpire's `progress_bar=True`.
+    ///
+    /// ```
+    /// use parpool::{Pool, Progress};
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let progress = Progress::new(|done, total| eprint!("\r{done} of {}", total.unwrap_or(done)));
+    /// let squares = pool.progress(&progress).map(|x| x * x, 0..1000)?;
+    /// # assert_eq!(squares.len(), 1000);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn progress<'p>(&'p self, progress: &'p Progress) -> Options<'p> {
+        Options::new(self).progress(progress)
     }
 
     /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
@@ -568,7 +592,26 @@ impl Pool {
         F: FnOnce() -> R + Send,
         R: Send,
     {
-        apply(&self.workers, None, true, f)
+        apply(&Order::plain(&self.workers), true, f)
+    }
+
+    /// Where the time of the last calls went; `None` if the pool was built without
+    /// [`insights`](Builder::insights). Calls that are going on are in it as far as they are.
+    ///
+    /// Python: mpire's `get_insights()`.
+    ///
+    /// ```
+    /// use parpool::Pool;
+    ///
+    /// let pool = Pool::builder().processes(2).insights(true).build()?;
+    /// pool.map(|x| x * x, 0..1000)?;
+    /// let insights = pool.insights().expect("it was asked for");
+    /// println!("{insights}");
+    /// assert!(Pool::new(2)?.insights().is_none());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn insights(&self) -> Option<Insights> {
+        self.workers.recorder.as_ref().map(Insights::of)
     }
 
     /// Takes no new work; what was accepted is finished. Then the threads end by themselves.

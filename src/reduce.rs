@@ -14,8 +14,11 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 
 use crate::error::{Error, TryError};
 use crate::iterable::{Iterable, Visitor};
-use crate::map::{Order, map};
+use crate::map::map;
 use crate::panic::{Panic, Payload, catch, discard};
+use crate::sync::Instant;
+use crate::terms::Order;
+use crate::watch::Watch;
 
 /// How the items of a chunk become one value, and the values of the chunks as well.
 pub(crate) trait Fold<T, R>: Sync {
@@ -73,8 +76,9 @@ where
     I: Iterable<M>,
     R: Send,
 {
+    let fold = Watched { fold, watch: order.watch.as_deref() };
     let values = items.accept(Start { order, fold: &fold, value: PhantomData })?;
-    match catch(|| fold.values(values.into_iter().flatten())) {
+    match catch(|| fold.fold.values(values.into_iter().flatten())) {
         Ok(value) => Ok(value),
         Err(payload) => Err(Error::Panicked(Panic::new(payload, None))),
     }
@@ -116,26 +120,48 @@ impl Chunks {
 /// The item of a chunk that panicked, and with what.
 type Fault = (usize, Payload);
 
-/// Folds the items of the chunk that begins with item `start`.
-#[inline]
-fn fold_chunk<T, R>(
-    fold: &impl Fold<T, R>,
-    start: usize,
-    items: impl Iterator<Item = T>,
-) -> Result<Option<R>, Fault> {
-    let mut begun = start;
-    let mut items = items;
-    let counted = std::iter::from_fn(|| {
-        // First, for it may panic as it is made.
-        begun += 1;
-        items.next()
-    });
-    catch(|| fold.items(counted)).map_err(|payload| (begun - 1, payload))
+/// A fold, and who watches it.
+struct Watched<'w, D> {
+    fold: D,
+    watch: Option<&'w Watch>,
+}
+
+impl<D> Watched<'_, D> {
+    fn begin(&self, len: Option<usize>) {
+        if let Some(watch) = self.watch {
+            watch.begin_by_hand(len);
+        }
+    }
+
+    /// Folds the items of the chunk that begins with item `start`.
+    #[inline]
+    fn chunk<T, R>(&self, start: usize, items: impl Iterator<Item = T>) -> Result<Option<R>, Fault>
+    where
+        D: Fold<T, R>,
+    {
+        let mut begun = start;
+        let mut items = items;
+        let counted = std::iter::from_fn(|| {
+            // First, for it may panic as it is made.
+            begun += 1;
+            items.next()
+        });
+        match catch(|| self.fold.items(counted)) {
+            Ok(value) => {
+                if let Some(watch) = self.watch {
+                    // It was asked for one more than there are.
+                    watch.count(begun - 1 - start, Instant::now());
+                }
+                Ok(value)
+            }
+            Err(payload) => Err((begun - 1, payload)),
+        }
+    }
 }
 
 struct Start<'o, 'w, D, R> {
     order: &'o Order<'w>,
-    fold: &'o D,
+    fold: &'o Watched<'o, D>,
     value: PhantomData<fn() -> R>,
 }
 
@@ -150,8 +176,9 @@ where
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
         let unit = Chunks::of(self.order.chunksize, Some(items.len())).len(0);
+        self.fold.begin(Some(items.len()));
         let folded = Folded { items, unit, fold: self.fold, value: PhantomData };
-        let order = Order { chunksize: None, ..*self.order };
+        let order = Order { chunksize: None, ..self.order.clone() };
         map(&order, |value| value, folded).map_err(|error| at(error, |chunk| chunk * unit))
     }
 
@@ -161,10 +188,11 @@ where
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
         };
         let chunks = Chunks::of(self.order.chunksize, len);
+        self.fold.begin(len);
         let batches = Batches { items: Some(items), chunks, number: 0, start: 0, left: len };
         let fold = |batch: Batch<T>| {
             let end = batch.start + batch.items.len();
-            let value = fold_chunk(self.fold, batch.start, batch.items.into_iter());
+            let value = self.fold.chunk(batch.start, batch.items.into_iter());
             match batch.fault {
                 Some(payload) if value.is_ok() => {
                     discard(value);
@@ -176,7 +204,7 @@ where
                 }
             }
         };
-        let order = Order { chunksize: None, ..*self.order };
+        let order = Order { chunksize: None, ..self.order.clone() };
         map(&order, fold, batches).map_err(|error| at(error, |_| 0))
     }
 }
@@ -203,7 +231,7 @@ fn at(error: TryError<Fault>, start: impl Fn(usize) -> usize) -> Error {
 struct Folded<'d, I, D, R> {
     items: I,
     unit: usize,
-    fold: &'d D,
+    fold: &'d Watched<'d, D>,
     value: PhantomData<fn() -> R>,
 }
 
@@ -239,7 +267,7 @@ where
             callback: B,
             len: usize,
             unit: usize,
-            fold: &'d D,
+            fold: &'d Watched<'d, D>,
             value: PhantomData<fn() -> R>,
         }
 
@@ -271,7 +299,7 @@ struct Folds<'d, P, D, R> {
     /// The places of its items in the input.
     items: Range<usize>,
     unit: usize,
-    fold: &'d D,
+    fold: &'d Watched<'d, D>,
     value: PhantomData<fn() -> R>,
 }
 
@@ -297,7 +325,7 @@ where
 
     fn fold(self) -> Result<Option<R>, Fault> {
         match self.producer {
-            Some(producer) => fold_chunk(self.fold, self.items.start, producer.into_iter()),
+            Some(producer) => self.fold.chunk(self.items.start, producer.into_iter()),
             None => Ok(None),
         }
     }

@@ -183,6 +183,27 @@ impl<T> AsyncResult<T> {
         self.task.successful()
     }
 
+    /// How many items are finished, and of how many; the second is not known of an iterator before a worker
+    /// has begun, and of one that does not say its length, before it has ended. A call of `apply_async` is one item.
+    ///
+    /// It may be behind by what a worker does in some microseconds. For a bar see [`Progress`](crate::Progress).
+    ///
+    /// Python has none; of `_number_left`, which people use, it is the other end.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let result = pool.map_async(|x| x * x, vec![1, 2, 3]);
+    /// result.wait();
+    /// assert_eq!(result.progress(), (3, Some(3)));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn progress(&self) -> (usize, Option<usize>) {
+        match &self.task.terms().watch {
+            Some(watch) => watch.get(),
+            None => (usize::from(matches!(self.successful(), Ok(true))), Some(1)),
+        }
+    }
+
     /// Cancels the call if it has not begun: true, and it never will; the result is
     /// [`Cancelled`](Error::Cancelled).
     ///

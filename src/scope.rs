@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::call::{Pending, refused, submit_leased};
+use crate::call::{Kind, Pending, refused, submit_leased};
 use crate::error::Error;
 use crate::imap::Imap;
 use crate::iterable::Iterable;
@@ -93,13 +93,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Apply<A, Output: Send + 'scope> + Send + 'scope,
         A: Send + 'scope,
     {
-        let workers = &self.options.pool.workers;
-        ScopedResult::new(match self.options.deadline() {
-            Ok(deadline) => {
+        ScopedResult::new(match self.options.order_apply() {
+            Ok(order) => {
                 let work = move || Ok(f.apply(args));
-                submit_leased(workers, deadline, true, work, |task| self.lease(task))
+                submit_leased(&order, Kind::Task, work, |task| self.lease(task))
             }
-            Err(error) => refused(workers, error),
+            Err(error) => refused(&self.options.pool.workers, error),
         })
     }
 
@@ -120,7 +119,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         R: Send + 'scope,
     {
         let leases = self.leases;
-        ScopedResult::new(match self.options.order() {
+        ScopedResult::new(match self.options.order_async("map_async") {
             Ok(order) => map_async(&order, move |task| leases.lease(task), f, items),
             Err(error) => refused(&self.options.pool.workers, error),
         })

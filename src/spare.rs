@@ -17,7 +17,7 @@ pub(crate) enum Left<I: Items> {
 }
 
 impl<I: Items> Left<I> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Left::Items(items) => items.len(),
             Left::Taken(items) => items.len(),

@@ -127,6 +127,10 @@ where
 
     fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
         let look = (items.len() / 8).max(1);
+        let mut observer = self.control.terms.observe();
+        if let Some(observer) = &mut observer {
+            observer.begin(self.first);
+        }
         let begun = Instant::now();
         let mut items = items.into_iter();
         let (mut done, mut until_look) = (0, look);
@@ -134,11 +138,18 @@ where
             let result = catch(|| f(item)).map_err(|payload| {
                 Box::new(Error::Panicked(Panic::new(payload, Some(self.first + done))))
             });
+            done += 1;
+            until_look -= 1;
+            if let Some(observer) = &mut observer {
+                // Before the consumer can have the result.
+                if until_look == 0 || items.len() == 0 {
+                    observer.look(self.first + done);
+                    observer.reach(self.first + done, Instant::now());
+                }
+            }
             if results.push(result) {
                 self.control.bell.ring();
             }
-            done += 1;
-            until_look -= 1;
             if self.control.is_over() {
                 break;
             }
@@ -150,6 +161,10 @@ where
             if late && self.control.divisible && items.len() > 0 {
                 self.split(f, self.first + done, items.by_ref().collect());
             }
+        }
+        if let Some(mut observer) = observer {
+            observer.reach(self.first + done, Instant::now());
+            observer.end();
         }
         discard(items);
         let cost = begun.elapsed().as_nanos() / done.max(1) as u128;
@@ -195,7 +210,10 @@ where
         }
         self.control.terms.workers.count_task();
         let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
-        worker::in_task(signal, || self.run_items(&f, items, &mut results));
+        let caller = &self.control.terms.caller;
+        let (first, count) = (self.first, items.len());
+        let run = || self.run_items(&f, items, &mut results);
+        worker::in_task(signal, || caller.in_chunk(first, count, run));
         discard(f);
         discard(results);
     }

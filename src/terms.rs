@@ -1,17 +1,51 @@
-//! When a call is over although its work is not.
+//! What a call was asked for, and when it is over although its work is not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
+use crate::span::Caller;
 use crate::sync::Instant;
+use crate::watch::{Observer, Watch};
 use crate::worker::{self, Cancellable};
 use crate::workers::Workers;
 
-/// What ends a call besides its own doing.
+/// What a call was asked for besides its work.
+#[derive(Clone)]
+pub(crate) struct Order<'w> {
+    pub(crate) workers: &'w Arc<Workers>,
+    pub(crate) chunksize: Option<usize>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) watch: Option<Arc<Watch>>,
+}
+
+impl<'w> Order<'w> {
+    /// Of a call that asks for nothing.
+    pub(crate) fn plain(workers: &'w Arc<Workers>) -> Self {
+        Order { workers, chunksize: None, deadline: None, watch: None }
+    }
+
+    /// The call begins, with `len` items if that is known.
+    pub(crate) fn begin(&self, len: Option<usize>) {
+        if let Some(watch) = &self.watch {
+            watch.begin(len);
+        }
+    }
+
+    /// The call has ended.
+    pub(crate) fn end(&self, success: bool) {
+        if let Some(watch) = &self.watch {
+            watch.end(success, None);
+        }
+    }
+}
+
+/// What ends a call besides its own doing, and who watches it.
 pub(crate) struct Terms {
     pub(crate) workers: Arc<Workers>,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) watch: Option<Arc<Watch>>,
+    pub(crate) caller: Caller,
     /// Its owner asked it to stop.
     cancelled: AtomicBool,
     /// What the task is asked that made the call and waits for it.
@@ -20,14 +54,20 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// Of a call that goes on by itself.
-    pub(crate) fn new(workers: &Arc<Workers>, deadline: Option<Instant>) -> Self {
-        let workers = Arc::clone(workers);
-        Terms { workers, deadline, cancelled: AtomicBool::new(false), outer: None }
+    pub(crate) fn new(order: &Order<'_>) -> Self {
+        Terms {
+            workers: Arc::clone(order.workers),
+            deadline: order.deadline,
+            watch: order.watch.clone(),
+            caller: Caller::current(),
+            cancelled: AtomicBool::new(false),
+            outer: None,
+        }
     }
 
     /// Of a call that the running task waits for.
-    pub(crate) fn of_blocking(workers: &Arc<Workers>, deadline: Option<Instant>) -> Arc<Self> {
-        Arc::new(Terms { outer: worker::signal(), ..Terms::new(workers, deadline) })
+    pub(crate) fn of_blocking(order: &Order<'_>) -> Arc<Self> {
+        Arc::new(Terms { outer: worker::signal(), ..Terms::new(order) })
     }
 
     /// Why nobody shall wait for it any more.
@@ -40,6 +80,31 @@ impl Terms {
         } else {
             None
         }
+    }
+
+    /// The calling worker's part of the call, if that is watched.
+    pub(crate) fn observe(&self) -> Option<Observer<'_>> {
+        let watch = self.watch.as_deref()?;
+        let worker = worker::of(self.workers.id)?;
+        if let Some(record) = watch.record() {
+            record.saw_queue(self.workers.drainers.queued());
+        }
+        Some(watch.observe(&worker))
+    }
+
+    /// Runs a call of a single function on the calling thread, a worker.
+    pub(crate) fn in_task<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.workers.count_task();
+        let (Some(watch), Some(mut observer)) = (&self.watch, self.observe()) else {
+            return self.caller.in_task(f);
+        };
+        watch.begin(Some(1));
+        observer.begin(0);
+        let value = self.caller.in_task(f);
+        observer.reach(1, Instant::now());
+        drop(observer);
+        watch.end(true, None);
+        value
     }
 
     pub(crate) fn cancel(&self) {

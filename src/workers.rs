@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::crew::{Crew, Starter};
 use crate::drainers::{Drainers, Retired, State};
 use crate::error::Error;
+use crate::insights::Recorder;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::TaskRef;
 use crate::sync::{Instant, Mutex, lock};
@@ -37,6 +38,8 @@ pub(crate) struct Workers {
     /// Why a worker could not be replaced, which terminated the pool.
     broken: OnceLock<Error>,
     pub(crate) threads: Threads,
+    /// Where the times of calls are written down, if that was asked for.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// The threads of a pool, to be joined once.
@@ -67,6 +70,7 @@ impl Workers {
             sleepers: Sleepers::default(),
             broken: OnceLock::new(),
             threads: Threads::default(),
+            recorder: None,
         }
     }
 
@@ -118,13 +122,21 @@ impl Workers {
         }
     }
 
-    /// Runs the initializer on the calling thread, which is a worker already.
-    pub(crate) fn initialize(&self) -> Result<(), Error> {
-        let Some(initializer) = &self.initializer else { return Ok(()) };
-        match catch(initializer) {
-            Ok(result) => result.map_err(Error::Initializer),
-            Err(payload) => Err(Error::Initializer(Arc::new(Panic::new(payload, None)))),
+    /// Runs the initializer on the calling thread, which is a worker already; its thread was asked for
+    /// at `asked`.
+    pub(crate) fn initialize(&self, asked: Instant) -> Result<(), Error> {
+        if let Some(initializer) = &self.initializer {
+            match catch(initializer) {
+                Ok(result) => result.map_err(Error::Initializer)?,
+                Err(payload) => {
+                    return Err(Error::Initializer(Arc::new(Panic::new(payload, None))));
+                }
+            }
         }
+        if let (Some(recorder), Some(worker)) = (&self.recorder, worker::of(self.id)) {
+            recorder.ready(worker.index, asked);
+        }
+        Ok(())
     }
 
     // ---- work ------------------------------------------------------------------------------------
@@ -163,8 +175,9 @@ impl Workers {
     /// Replaces the worker of a serial pool by itself, on whose thread this is called.
     pub(crate) fn renew_if_spent(self: &Arc<Self>, worker: &Worker) {
         if worker.is_spent() && !self.is_terminated() {
+            let asked = Instant::now();
             worker.renew();
-            if let Err(error) = self.initialize() {
+            if let Err(error) = self.initialize(asked) {
                 self.break_down(error);
             }
         }

@@ -129,12 +129,8 @@ fn explore(case: Case) {
             let workers = Owned::clone(&workers);
             threads.push(thread::spawn(move || workers.end(State::Terminated)));
         }
-        let settings = Settings {
-            chunksize: case.chunksize,
-            buffersize: Some(case.window),
-            deadline: None,
-            ordered: case.ordered,
-        };
+        let order = Order { chunksize: case.chunksize, ..Order::plain(&workers) };
+        let settings = Settings { buffersize: Some(case.window), ordered: case.ordered };
         let submit = {
             let queue = queue.clone();
             move |task: TaskRef| {
@@ -150,7 +146,7 @@ fn explore(case: Case) {
             })
         };
         let f = |item: Item| item;
-        let mut stream = Imap::new(&workers, settings, submit, f, input);
+        let mut stream = Imap::new(&order, settings, submit, f, input);
         // As if some had gone before: so the first chunk may hold more than one.
         stream.control.cost.store(1, Ordering::Relaxed);
         let mut seen = Vec::new();

@@ -1,7 +1,7 @@
 //! Races the pool against its peers: all in one process, taking turns, compared round by round.
 //!
 //! ```text
-//! cargo run --release -p parpool-peers -- [map|skew|stream|submit|lifecycle|memory|all]...
+//! cargo run --release -p parpool-peers -- [map|skew|stream|submit|lifecycle|watch|memory|all]...
 //!     [--rounds N] [--workers N] [--check] [--svg DIR]
 //! cargo run --release -p parpool-peers -- python [--workers N]
 //! ```
@@ -20,6 +20,7 @@ mod skew;
 mod stream;
 mod submit;
 mod svg;
+mod watch;
 mod work;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use std::process::{Command, ExitCode};
 use peers::Peers;
 use work::Clock;
 
-const GROUPS: [&str; 6] = ["map", "skew", "stream", "submit", "lifecycle", "memory"];
+const GROUPS: [&str; 7] = ["map", "skew", "stream", "submit", "lifecycle", "watch", "memory"];
 
 /// What all races share.
 struct Bench {
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
             "stream" => stream::tables(&bench),
             "submit" => submit::tables(&bench),
             "lifecycle" => vec![lifecycle::table(&bench)],
+            "watch" => vec![watch::table(&bench)],
             _ => {
                 memory::print(&bench.peers, &mut missed);
                 continue;

@@ -1,0 +1,303 @@
+//! How far calls are: what `Progress` and `AsyncResult::progress` say.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::{ON_PURPOSE, quiet, watchdog};
+use crossbeam_channel::unbounded;
+use parpool::{Context, Error, Pool, Progress};
+
+type Told = Arc<Mutex<Vec<(usize, Option<usize>)>>>;
+
+/// A progress, and what it tells.
+fn told() -> (Progress, Told) {
+    let list = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&list);
+    (Progress::new(move |done, total| writer.lock().unwrap().push((done, total))), list)
+}
+
+fn pools() -> Vec<Pool> {
+    let builders = [
+        Pool::builder().processes(1),
+        Pool::builder().processes(3),
+        Pool::builder().processes(3).insights(true),
+        Pool::builder().processes(2).max_tasks_per_child(3),
+        Pool::builder().context(Context::serial()),
+    ];
+    builders.into_iter().map(|builder| builder.build().unwrap()).collect()
+}
+
+/// An iterator that does not say its length.
+fn unknown(n: usize) -> impl Iterator<Item = usize> + Send {
+    (0..n).filter(|_| true)
+}
+
+#[test]
+fn every_verb_counts_each_item_once_and_ends_with_all_of_them() {
+    watchdog(60, || {
+        for pool in pools() {
+            for n in [0, 1, 7, 1000] {
+                for chunksize in [None, Some(1), Some(64)] {
+                    for verb in 0..12 {
+                        let (progress, told) = told();
+                        let mut view = pool.progress(&progress);
+                        if let Some(size) = chunksize {
+                            view = view.chunksize(size);
+                        }
+                        let items: Vec<usize> = (0..n).collect();
+                        let f = |x: usize| x;
+                        let count = match verb {
+                            0 => view.map(f, items).unwrap().len(),
+                            1 => view.map(f, 0..n).unwrap().len(),
+                            2 => view.map(f, unknown(n)).unwrap().len(),
+                            3 => view.try_map(Ok::<_, ()>, items).unwrap().len(),
+                            4 => view.map_async(f, items).get().unwrap().len(),
+                            5 => view.map_async(f, 0..n).get().unwrap().len(),
+                            6 => view.map_async(f, unknown(n)).get().unwrap().len(),
+                            7 => view.imap(f, 0..n).count(),
+                            8 => view.imap_unordered(f, unknown(n)).count(),
+                            9 => view.sum(|_| 1, items).unwrap(),
+                            10 => view.sum(|_| 1, unknown(n)).unwrap(),
+                            _ => view.seed(1).map(|_, x| x, items).unwrap().len(),
+                        };
+                        assert_eq!(count, n);
+                        let case = format!("{pool:?}, {n} items, {chunksize:?}, verb {verb}");
+                        assert_eq!(progress.get(), (n, Some(n)), "{case}");
+                        let told = told.lock().unwrap();
+                        assert!(told.is_sorted_by_key(|(done, _)| *done), "{case}: {told:?}");
+                        assert_eq!(told.first().unwrap().0, 0, "{case}");
+                        assert_eq!(told.last(), Some(&(n, Some(n))), "{case}");
+                        // A pool of workers that are replaced collects such an input first.
+                        let collected = pool.processes() == 2 && verb != 8;
+                        if n > 0 && matches!(verb, 2 | 6 | 8 | 10) && !collected {
+                            assert_eq!(told[0].1, None, "{case}");
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_counted_is_finished_not_pulled() {
+    watchdog(60, || {
+        let pool = Pool::new(2).unwrap();
+        let (go, gate) = unbounded::<()>();
+        let (begun, begin) = unbounded();
+        let result = pool.chunksize(1).map_async(
+            move |x| {
+                begun.send(x).unwrap();
+                gate.recv().unwrap();
+                x
+            },
+            vec![1, 2, 3, 4, 5, 6],
+        );
+        // Two are running and none is finished.
+        begin.recv().unwrap();
+        begin.recv().unwrap();
+        assert_eq!(result.progress(), (0, Some(6)));
+        for finished in 1..=4 {
+            go.send(()).unwrap();
+            // Whoever finished one begins another; before that he counts.
+            begin.recv().unwrap();
+            assert_eq!(result.progress(), (finished, Some(6)));
+        }
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        result.wait();
+        assert_eq!(result.progress(), (6, Some(6)));
+    });
+}
+
+#[test]
+fn a_handle_of_a_single_function_is_one_item_and_a_refused_one_nothing() {
+    watchdog(60, || {
+        for pool in pools() {
+            let result = pool.apply_async(|| 7, ());
+            result.wait();
+            assert_eq!(result.progress(), (1, Some(1)));
+            let progress = Progress::default();
+            pool.progress(&progress).apply_async(|| 7, ()).get().unwrap();
+            assert_eq!(progress.get(), (1, Some(1)));
+            pool.progress(&progress).apply(|| 7, ()).unwrap();
+            assert_eq!(progress.get(), (1, Some(1)));
+            pool.close();
+            let refused = pool.map_async(|x| x, vec![1, 2, 3]);
+            assert!(matches!(refused.progress(), (0, None)));
+            assert!(matches!(refused.get(), Err(Error::NotRunning)));
+        }
+        let pool = Pool::new(1).unwrap();
+        let (go, gate) = unbounded::<()>();
+        let held = pool.apply_async(move || gate.recv().unwrap(), ());
+        assert_eq!(held.progress(), (0, Some(1)));
+        go.send(()).unwrap();
+        held.get().unwrap();
+    });
+}
+
+#[test]
+fn it_is_told_at_the_end_of_a_call_that_fails_too() {
+    quiet();
+    watchdog(60, || {
+        for pool in pools() {
+            let (progress, told) = told();
+            let fail = |x: usize| if x == 50 { Err("no") } else { Ok(x) };
+            pool.progress(&progress).try_map(fail, 0..100).unwrap_err();
+            let (done, total) = progress.get();
+            assert!(done < 100 && total == Some(100));
+            assert_eq!(told.lock().unwrap().last(), Some(&(done, total)));
+            let panics = |x: usize| assert_ne!(x, 50, "{ON_PURPOSE}");
+            pool.progress(&progress).map_async(panics, 0..100).get().unwrap_err();
+            assert!(progress.get().0 < 100);
+            // An item of a stream that panics is finished all the same.
+            let results =
+                pool.progress(&progress).imap(panics, 0..100).filter(Result::is_ok).count();
+            assert_eq!((results, progress.get()), (99, (100, Some(100))));
+        }
+    });
+}
+
+#[test]
+fn calls_at_the_same_time_add_up_and_later_ones_begin_anew() {
+    watchdog(60, || {
+        let pool = Pool::new(2).unwrap();
+        let progress = Progress::default();
+        let (go, gate) = unbounded::<()>();
+        let (begun, begin) = unbounded();
+        let held = pool.progress(&progress).map_async(
+            move |()| {
+                begun.send(()).unwrap();
+                gate.recv().unwrap();
+            },
+            vec![(); 1],
+        );
+        begin.recv().unwrap();
+        pool.progress(&progress).map(|x| x, 0..10).unwrap();
+        assert_eq!(progress.get(), (10, Some(11)));
+        go.send(()).unwrap();
+        held.get().unwrap();
+        assert_eq!(progress.get(), (11, Some(11)));
+        pool.progress(&progress).map(|x| x, 0..3).unwrap();
+        assert_eq!(progress.get(), (3, Some(3)));
+    });
+}
+
+#[test]
+fn a_call_that_never_begins_or_is_given_up_leaves_nothing_open() {
+    watchdog(60, || {
+        let pool = Pool::new(1).unwrap();
+        let progress = Progress::default();
+        let (go, gate) = unbounded::<()>();
+        let held = pool.apply_async(move || gate.recv().unwrap(), ());
+        let queued = pool.progress(&progress).map_async(|x| x, 0..10);
+        assert!(queued.cancel());
+        drop(queued);
+        go.send(()).unwrap();
+        held.get().unwrap();
+        let mut stream = pool.progress(&progress).imap(|x| x, 0..1000);
+        stream.next().unwrap().unwrap();
+        drop(stream);
+        assert!(progress.get().0 < 1000);
+        // If one were open still, this would be added to it.
+        pool.progress(&progress).map(|x| x, 0..3).unwrap();
+        assert_eq!(progress.get(), (3, Some(3)));
+    });
+}
+
+#[test]
+fn a_closure_may_panic_and_may_use_the_pool_and_its_own_progress() {
+    quiet();
+    watchdog(60, || {
+        let pool = Arc::new(Pool::new(2).unwrap());
+        let panics = Progress::new(|_, _| panic!("{ON_PURPOSE}"));
+        assert_eq!(pool.progress(&panics).map(|x| x, 0..10).unwrap().len(), 10);
+        let own = Arc::new(Mutex::new(None::<Progress>));
+        let (inner, mine) = (Arc::clone(&pool), Arc::clone(&own));
+        let nested = Progress::new(move |done, _| {
+            let progress = mine.lock().unwrap().clone();
+            if let (Some(progress), 0) = (progress, done) {
+                mine.lock().unwrap().take();
+                inner.progress(&progress).map(|x| x, 0..5).unwrap();
+            }
+        });
+        *own.lock().unwrap() = Some(nested.clone());
+        pool.progress(&nested).map(|x| x, 0..10).unwrap();
+        assert_eq!(nested.get(), (15, Some(15)));
+    });
+}
+
+#[test]
+fn a_long_call_tells_on_the_way() {
+    watchdog(60, || {
+        let pool = Pool::new(2).unwrap();
+        let (tell, told) = unbounded();
+        let (go, gate) = unbounded::<()>();
+        let progress = Progress::new(move |done, _| tell.send(done).unwrap());
+        let work = move |x: usize| {
+            if x == 19 {
+                gate.recv().unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        let result = pool.progress(&progress).map_async(work, (0..20).collect::<Vec<_>>());
+        // The last item is held until something in the middle was told.
+        while !(1..20).contains(&told.recv().unwrap()) {}
+        go.send(()).unwrap();
+        result.get().unwrap();
+        assert_eq!(told.try_iter().last(), Some(20));
+    });
+}
+
+#[cfg(feature = "indicatif")]
+mod bars {
+    use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+    use super::*;
+
+    fn hidden() -> ProgressBar {
+        ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+            .with_style(ProgressStyle::default_bar())
+    }
+
+    #[test]
+    fn a_bar_is_at_its_end_after_a_call() {
+        watchdog(60, || {
+            for pool in pools() {
+                let bar = hidden();
+                let progress = Progress::from(bar.clone());
+                for n in [10, 1000] {
+                    pool.progress(&progress).map(|x| x, 0..n).unwrap();
+                    let (position, length) = (bar.position(), bar.length());
+                    assert_eq!((bar.is_finished(), position, length), (true, n, Some(n)));
+                }
+                assert_eq!(pool.progress(&progress).imap(|x| x, unknown(77)).count(), 77);
+                assert_eq!((bar.is_finished(), bar.position()), (true, 77));
+            }
+        });
+    }
+
+    #[test]
+    fn a_bar_finishes_where_a_call_fails() {
+        watchdog(60, || {
+            let pool = Pool::new(2).unwrap();
+            let bar = hidden();
+            let fail = |x: usize| if x == 500 { Err(()) } else { Ok(x) };
+            pool.progress(&Progress::from(bar.clone())).try_map(fail, 0..1000).unwrap_err();
+            assert!(bar.is_finished() && bar.position() < 1000);
+            assert_eq!(bar.length(), Some(1000));
+        });
+    }
+
+    #[test]
+    fn the_pools_own_bar_works_without_a_terminal() {
+        watchdog(60, || {
+            let pool = Pool::new(2).unwrap();
+            let bar = Progress::bar();
+            pool.progress(&bar).map(|x| x, 0..1000).unwrap();
+            pool.progress(&bar).map(|x| x, unknown(10)).unwrap();
+            assert_eq!(bar.get(), (10, Some(10)));
+        });
+    }
+}
