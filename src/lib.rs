@@ -45,7 +45,8 @@
 //! The blocking verbs may borrow, closure and items both; the others own what they work on. Options
 //! of a call go in front of it: [`pool.chunksize(64)`](Pool::chunksize),
 //! [`pool.timeout(d)`](Pool::timeout). After [`pool.seed(n)`](Pool::seed) the closures get a [`Seed`] with
-//! each item, for random numbers that do not depend on the workers. The free functions of the same names ([`map`](fn@map),
+//! each item, for random numbers that do not depend on the workers. [`pool.progress(&p)`](Pool::progress) says how far
+//! a call is, and [`pool.insights()`](Pool::insights) where the time of the last ones went. The free functions of the same names ([`map`](fn@map),
 //! [`apply`], …) run on a [`global`] pool.
 //!
 //! # Inputs
@@ -159,7 +160,13 @@
 //!
 //! # Features
 //!
-//! * `pin` (off): [`Context`] gets `pin_to_cores`, which binds each worker to one core.
+//! All are off by default.
+//!
+//! * `indicatif`: `Progress::bar`, a bar in the terminal.
+//! * `pin`: [`Context`] gets `pin_to_cores`, which binds each worker to one core.
+//! * `rand`: `Seed::rng`, a random generator for each item.
+//! * `tracing`: the span that is current where a call is made is entered around its tasks, and each chunk
+//!   is in a span of its own, `chunk`, with its `index` and `size`.
 //!
 //! # When not to use it
 //!
@@ -254,6 +261,8 @@ mod texts {
     mod python {}
     #[doc = include_str!("../docs/streams.md")]
     mod streams {}
+    #[doc = include_str!("../docs/insights.md")]
+    mod insights {}
     #[doc = include_str!("../docs/performance.md")]
     mod performance {}
     #[doc = include_str!("../docs/reliability.md")]
