@@ -255,7 +255,7 @@ where
     fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, on: bool) {
         let now = Instant::now();
         let mut shift = Shift {
-            observer: self.terms.observe(),
+            observer: self.terms.observe_as(worker),
             seat: worker.index,
             pace: Pace::new(),
             eager,

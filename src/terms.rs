@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::span::Caller;
 use crate::sync::Instant;
 use crate::watch::{Observer, Watch};
-use crate::worker::{self, Cancellable};
+use crate::worker::{self, Cancellable, Worker};
 use crate::workers::Workers;
 
 /// What a call was asked for besides its work.
@@ -84,12 +84,18 @@ impl Terms {
 
     /// The calling worker's part of the call, if that is watched.
     pub(crate) fn observe(&self) -> Option<Observer<'_>> {
+        self.watch.as_ref()?;
+        self.observe_as(&*worker::of(self.workers.id)?)
+    }
+
+    /// The same for who knows which worker it is.
+    #[inline]
+    pub(crate) fn observe_as(&self, worker: &Worker) -> Option<Observer<'_>> {
         let watch = self.watch.as_deref()?;
-        let worker = worker::of(self.workers.id)?;
         if let Some(record) = watch.record() {
             record.saw_queue(self.workers.drainers.queued());
         }
-        Some(watch.observe(&worker))
+        Some(watch.observe(worker))
     }
 
     /// Runs a call of a single function on the calling thread, a worker.

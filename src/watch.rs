@@ -205,9 +205,7 @@ impl Observer<'_> {
     }
 
     fn tell(&mut self, now: Instant) {
-        if self.fresh > 0 {
-            self.watch.count(std::mem::take(&mut self.fresh), now);
-        }
+        self.watch.count(std::mem::take(&mut self.fresh), now);
     }
 
     /// It has done with the chunk.
@@ -222,6 +220,8 @@ impl Observer<'_> {
 impl Drop for Observer<'_> {
     fn drop(&mut self) {
         self.end();
-        self.tell(Instant::now());
+        if self.fresh > 0 {
+            self.tell(Instant::now());
+        }
     }
 }

@@ -218,6 +218,7 @@ pub(crate) struct Span<'w> {
 
 impl Span<'_> {
     /// All items below `next` are finished.
+    #[cold]
     pub(crate) fn look(&mut self, next: usize) {
         let now = Instant::now();
         let (from, since) = std::mem::replace(&mut self.looked, (next, now));
