@@ -111,15 +111,19 @@ where
             submit: Box::new(submit),
             bell: Bell::default(),
         });
-        if order.watch.is_some() {
-            let exact = |(low, high): (usize, Option<usize>)| high.filter(|high| *high == low);
-            order.begin(catch(|| input.size_hint()).map_or_else(
-                |payload| {
+        if let Some(watch) = &order.watch {
+            let len = match catch(|| input.size_hint()) {
+                Ok((low, high)) => high.filter(|high| *high == low),
+                Err(payload) => {
                     discard(payload);
                     None
-                },
-                exact,
-            ));
+                }
+            };
+            watch.begin(len);
+            if let Some(record) = watch.record() {
+                // It is a stream, also if its consumer never waits.
+                record.waited(Duration::ZERO);
+            }
         }
         let f = Arc::new(f);
         let shared = Arc::clone(&control);
