@@ -175,7 +175,7 @@ impl Builder {
 
     /// Has the pool write down where the time of its calls goes, for [`Pool::insights`]. Off by default.
     ///
-    /// It costs some 100 ns for each chunk, of the pool's own making or of a set size, and memory for the
+    /// It costs some 250 ns for each chunk, of the pool's own making or of a set size, and memory for the
     /// last 32 calls: up to 60 kB for each of them and each worker.
     ///
     /// Python: mpire's `enable_insights=True`.
