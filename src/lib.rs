@@ -242,12 +242,22 @@ pub use worker_local::WorkerLocal;
 mod texts {
     #[doc = include_str!("../README.md")]
     mod readme {}
+    #[doc = include_str!("../docs/README.md")]
+    mod introduction {}
     #[doc = include_str!("../docs/tutorial.md")]
     mod tutorial {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
     #[doc = include_str!("../docs/python.md")]
     mod python {}
+    #[doc = include_str!("../docs/recipes.md")]
+    mod recipes {}
     #[doc = include_str!("../docs/streams.md")]
     mod streams {}
+    #[doc = include_str!("../docs/workers.md")]
+    mod workers {}
+    #[doc = include_str!("../docs/errors.md")]
+    mod errors {}
     #[doc = include_str!("../docs/performance.md")]
     mod performance {}
     #[doc = include_str!("../docs/reliability.md")]
