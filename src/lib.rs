@@ -177,8 +177,8 @@
 //! the lifecycle, `drainers.rs` who runs what is queued, `crew.rs` all that touches rayon's threads,
 //! `engine.rs` the engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place
 //! that blocks, `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
-//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; `docs/tutorial.md`,
-//! `docs/python.md`, `docs/streams.md` and `docs/performance.md` are for users.
+//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in
+//! `docs` are for users.
 
 mod apply;
 mod as_completed;
