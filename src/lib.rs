@@ -170,7 +170,7 @@
 //!
 //! # When not to use it
 //!
-//! * All you need is a parallel iterator: use [rayon]. Filters, reductions and sorts are its trade.
+//! * All you need is a parallel iterator: use [rayon]. Filters, sorts and chains of adaptors are its trade.
 //! * The tasks wait for a network: a worker is a thread, and one that waits is one less. An async
 //!   runtime is made for that, and can await the results of a pool.
 //! * The tasks must be killed or isolated: a thread can be asked to stop, not forced to, and what
@@ -184,8 +184,8 @@
 //! the lifecycle, `drainers.rs` who runs what is queued, `crew.rs` all that touches rayon's threads,
 //! `engine.rs` the engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place
 //! that blocks, `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
-//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; `docs/tutorial.md`,
-//! `docs/python.md`, `docs/streams.md` and `docs/performance.md` are for users.
+//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in
+//! `docs` are for users.
 
 mod apply;
 mod as_completed;
@@ -255,12 +255,22 @@ pub use worker_local::WorkerLocal;
 mod texts {
     #[doc = include_str!("../README.md")]
     mod readme {}
+    #[doc = include_str!("../docs/README.md")]
+    mod introduction {}
     #[doc = include_str!("../docs/tutorial.md")]
     mod tutorial {}
+    #[doc = include_str!("../docs/migrating.md")]
+    mod migrating {}
     #[doc = include_str!("../docs/python.md")]
     mod python {}
+    #[doc = include_str!("../docs/recipes.md")]
+    mod recipes {}
     #[doc = include_str!("../docs/streams.md")]
     mod streams {}
+    #[doc = include_str!("../docs/workers.md")]
+    mod workers {}
+    #[doc = include_str!("../docs/errors.md")]
+    mod errors {}
     #[doc = include_str!("../docs/insights.md")]
     mod insights {}
     #[doc = include_str!("../docs/performance.md")]
