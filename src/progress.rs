@@ -279,9 +279,10 @@ impl fmt::Debug for Progress {
 /// A bar in the terminal.
 #[cfg(feature = "indicatif")]
 mod bar {
+    use std::fmt;
     use std::time::Duration;
 
-    use indicatif::{ProgressBar, ProgressStyle};
+    use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
     use super::{Display, Progress};
 
@@ -290,10 +291,16 @@ mod bar {
 
     pub(super) fn style(known: bool) -> ProgressStyle {
         let template = match known {
-            true => "{percent:>3}% {wide_bar} {human_pos}/{human_len} [{elapsed}<{eta}, {per_sec}]",
-            false => "{spinner} {human_pos} [{elapsed}, {per_sec}]",
+            true => "{percent:>3}% {wide_bar} {human_pos}/{human_len} [{elapsed}<{eta}, {rate}]",
+            false => "{spinner} {human_pos} [{elapsed}, {rate}]",
         };
-        ProgressStyle::with_template(template).expect("the template is right")
+        let style = ProgressStyle::with_template(template).expect("the template is right");
+        style.with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let rate = state.per_sec();
+            let digits = if rate < 10.0 { 2 } else { 0 };
+            // Of no consequence: what cannot be written is not shown.
+            let _ = write!(out, "{rate:.digits$}/s");
+        })
     }
 
     impl Progress {
