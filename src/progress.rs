@@ -229,12 +229,12 @@ impl Display {
                 if anew && bar.is_finished() {
                     bar.reset();
                 }
-                if let Some(total) = total {
-                    bar.set_length(total as u64);
-                }
                 if *own {
                     bar.set_style(bar::style(total.is_some()));
                     bar.enable_steady_tick(bar::TICK);
+                }
+                if let Some(total) = total {
+                    bar.set_length(total as u64);
                 }
             }
             Display::Nobody | Display::Closure(_) => _ = (anew, total),
