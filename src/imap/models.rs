@@ -13,6 +13,7 @@ use crate::drainers::State;
 use crate::error::Error;
 use crate::queue::TaskRef;
 use crate::sync::{Arc, Mutex, lock, model_within};
+use crate::terms::Order;
 use crate::worker;
 use crate::workers::Workers;
 
