@@ -523,3 +523,8 @@ impl<I: Iterator, R> fmt::Debug for Imap<'_, I, R> {
 
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(any(feature = "futures", all(test, loom)))]
+mod polled;
+
+#[cfg(feature = "futures")]
+pub use polled::ImapStream;

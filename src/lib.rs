@@ -162,6 +162,7 @@
 //!
 //! All are off by default.
 //!
+//! * `futures`: `Imap::into_stream`, the results of a stream for async tasks.
 //! * `indicatif`: `Progress::bar`, a bar in the terminal.
 //! * `pin`: [`Context`] gets `pin_to_cores`, which binds each worker to one core.
 //! * `rand`: `Seed::rng`, a random generator for each item.
@@ -237,6 +238,8 @@ pub use global::{
     try_map,
 };
 pub use imap::Imap;
+#[cfg(feature = "futures")]
+pub use imap::ImapStream;
 pub use insights::{Bottleneck, CallInsights, Insights, LongItems, WorkerInsights};
 pub use iterable::{Collection, Iterable, Parallel, Sequential};
 pub use options::Options;
@@ -267,6 +270,8 @@ mod texts {
     mod recipes {}
     #[doc = include_str!("../docs/streams.md")]
     mod streams {}
+    #[doc = include_str!("../docs/async.md")]
+    mod async_tasks {}
     #[doc = include_str!("../docs/workers.md")]
     mod workers {}
     #[doc = include_str!("../docs/errors.md")]

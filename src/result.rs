@@ -19,7 +19,8 @@ use crate::workers::Workers;
 /// or will be.
 ///
 /// Every handle resolves: to a value, or to the [`Error`] that says why there is none. Dropping it
-/// does not stop the work; its value is then dropped as soon as it is made.
+/// does not stop the work, unless it was [asked to](AsyncResult::cancel_on_drop); its value is then dropped as
+/// soon as it is made.
 ///
 /// It is a [`Future`] too, for any runtime.
 ///
@@ -46,6 +47,7 @@ pub struct AsyncResult<T> {
     ticket: Option<u64>,
     /// The outcome was taken, so there is none to be dropped with the handle.
     taken: bool,
+    cancel_on_drop: bool,
 }
 
 /// A handle that has its error.
@@ -55,7 +57,7 @@ pub(crate) fn failed<T: Send + 'static>(workers: &Arc<Workers>, error: Error) ->
 
 impl<T> AsyncResult<T> {
     pub(crate) fn new(task: Arc<dyn Pending<T>>) -> Self {
-        AsyncResult { task, ticket: None, taken: false }
+        AsyncResult { task, ticket: None, taken: false, cancel_on_drop: false }
     }
 
     /// Waits and hands the value over.
@@ -228,6 +230,29 @@ impl<T> AsyncResult<T> {
         self.task.cancel()
     }
 
+    /// Has the call [cancelled](AsyncResult::cancel) when the handle is dropped before its result was taken. Without this the
+    /// work goes on.
+    ///
+    /// For async tasks, where a future that is not wanted any more is dropped: the loser of a `select!`, a request whose
+    /// client has gone, a timeout of the runtime's.
+    ///
+    /// ```
+    /// # use parpool::{Error, Pool};
+    /// let pool = Pool::new(1)?;
+    /// let (send, receive) = std::sync::mpsc::channel::<()>();
+    /// let running = pool.apply_async(move || receive.recv(), ());
+    /// let unwanted = pool.apply_async(|| unreachable!(), ()).cancel_on_drop();
+    /// drop(unwanted);
+    /// drop((send, running));
+    /// pool.close();
+    /// pool.join()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancel_on_drop = true;
+        self
+    }
+
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
         let is_worker = worker::is_of(workers.id);
@@ -374,6 +399,9 @@ impl<T> Drop for AsyncResult<T> {
             self.task.terms().workers.sleepers.remove(&mut self.ticket);
         }
         if !self.taken {
+            if self.cancel_on_drop {
+                self.task.cancel();
+            }
             self.task.detach();
         }
     }

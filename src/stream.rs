@@ -11,6 +11,7 @@ use crate::queue::Task;
 use crate::raw::{Reader, Writer, lane};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
+use crate::wait;
 use crate::worker::{self, Cancellable};
 
 /// What the consumer and the chunks of one stream share.
@@ -42,14 +43,16 @@ pub(crate) struct Bell(Mutex<Option<Waker>>);
 impl Bell {
     /// Before the consumer asks for anything: then who answers finds him.
     pub(crate) fn set(&self, waker: &Waker) {
-        let before = lock(&self.0).replace(waker.clone());
-        drop(before);
+        // Cloned before the lock is taken, and the one before dropped after: both may run the user's code.
+        let waker = waker.clone();
+        let before = lock(&self.0).replace(waker);
+        discard(before);
     }
 
     fn ring(&self) {
         let waker = lock(&self.0).take();
         if let Some(waker) = waker {
-            waker.wake();
+            wait::wake(waker);
         }
     }
 }
@@ -206,6 +209,8 @@ where
             discard(f);
             discard(items);
             discard(results);
+            // A consumer without a timer shall hear of a deadline that has passed.
+            self.control.bell.ring();
             return;
         }
         self.control.terms.workers.count_task();
@@ -216,6 +221,9 @@ where
         worker::in_task(signal, || caller.in_chunk(first, count, run));
         discard(f);
         discard(results);
+        if self.control.is_over() {
+            self.control.bell.ring();
+        }
     }
 
     fn is_stale(&self) -> bool {

@@ -127,7 +127,7 @@ impl Wakers {
 }
 
 /// A waker may be the user's, of some runtime of theirs; a panic of it is not ours.
-fn wake(waker: Waker) {
+pub(crate) fn wake(waker: Waker) {
     let _ = catch(|| waker.wake()).map_err(discard);
 }
 

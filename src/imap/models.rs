@@ -8,6 +8,7 @@ use std::time::Duration;
 use loom::sync::Condvar;
 use loom::thread::{self, JoinHandle};
 
+use super::polled::ImapStream;
 use super::{Imap, Settings};
 use crate::drainers::State;
 use crate::error::Error;
@@ -104,6 +105,30 @@ struct Case {
     terminated: bool,
     /// The consumer looks once, and waits then.
     impatient: bool,
+    /// The consumer is an async task.
+    polled: bool,
+}
+
+enum Consumer<'s, I: Iterator, R> {
+    Waits(Imap<'s, I, R>),
+    Polls(ImapStream<'s, I, R>),
+}
+
+impl<'s, I: Iterator<Item: Send + 's>, R: Send + 's> Consumer<'s, I, R> {
+    fn next(&mut self) -> Option<Result<R, Error>> {
+        match self {
+            Consumer::Waits(stream) => stream.next(),
+            Consumer::Polls(stream) => stream.next_polled(),
+        }
+    }
+
+    /// `Timeout` if it is not there.
+    fn look(&mut self) -> Option<Result<R, Error>> {
+        match self {
+            Consumer::Waits(stream) => stream.next_timeout(Duration::ZERO),
+            Consumer::Polls(_) => Some(Err(Error::Timeout)),
+        }
+    }
 }
 
 const CASE: Case = Case {
@@ -116,6 +141,7 @@ const CASE: Case = Case {
     ordered: true,
     terminated: false,
     impatient: false,
+    polled: false,
 };
 
 /// With no chunk size set: of two items, if the window lets them.
@@ -150,11 +176,15 @@ fn explore(case: Case) {
         let mut stream = Imap::new(&order, settings, submit, f, input);
         // As if some had gone before: so the first chunk may hold more than one.
         stream.control.cost.store(1, Ordering::Relaxed);
+        let mut stream = match case.polled {
+            true => Consumer::Polls(stream.into_stream()),
+            false => Consumer::Waits(stream),
+        };
         let mut seen = Vec::new();
         while seen.len() < case.wanted {
             let mut next = None;
             if case.impatient {
-                next = stream.next_timeout(Duration::ZERO);
+                next = stream.look();
             }
             if matches!(next, None | Some(Err(Error::Timeout))) {
                 next = stream.next();
@@ -214,4 +244,13 @@ fn a_stream_that_is_dropped_leaves_nothing_behind() {
 #[test]
 fn terminate_wakes_the_consumer() {
     explore(Case { terminated: true, preemptions: 2, items: 2, ..CASE });
+}
+
+#[test]
+fn an_async_consumer_is_woken_for_each_result_and_at_the_end() {
+    explore(Case { polled: true, ..CASE });
+    explore(Case { polled: true, workers: 2, preemptions: 2, ordered: false, ..CASE });
+    explore(Case { polled: true, ..FREE });
+    explore(Case { polled: true, terminated: true, preemptions: 2, items: 2, ..CASE });
+    explore(Case { polled: true, wanted: 1, ..CASE });
 }
