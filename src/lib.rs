@@ -164,6 +164,7 @@
 //!
 //! * `futures`: `Imap::into_stream`, the results of a stream for async tasks.
 //! * `indicatif`: `Progress::bar`, a bar in the terminal.
+//! * `ndarray`: `Pool::map_rows` and its siblings, maps over arrays into arrays.
 //! * `pin`: [`Context`] gets `pin_to_cores`, which binds each worker to one core.
 //! * `rand`: `Seed::rng`, a random generator for each item.
 //! * `tracing`: the span that is current where a call is made is entered around its tasks, and each chunk
@@ -189,6 +190,8 @@
 //! `docs` are for users.
 
 mod apply;
+#[cfg(feature = "ndarray")]
+mod array;
 mod as_completed;
 mod builder;
 mod call;
