@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::pool::Pool;
 
+#[cfg_attr(docsrs, doc(cfg(feature = "ndarray")))]
 impl Pool {
     /// `f` of each row, which is a lane along the last axis: an array of shape `[a, b, n]` gives one of shape `[a, b]`,
     /// a matrix a vector. With the feature `ndarray`.
@@ -150,6 +151,7 @@ impl Pool {
     }
 }
 
+#[cfg_attr(docsrs, doc(cfg(feature = "ndarray")))]
 impl Options<'_> {
     /// See [`Pool::map_rows`].
     ///

@@ -189,6 +189,9 @@
 //! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in
 //! `docs` are for users.
 
+// On docs.rs, each item says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod apply;
 #[cfg(feature = "ndarray")]
 mod array;
@@ -242,6 +245,7 @@ pub use global::{
 };
 pub use imap::Imap;
 #[cfg(feature = "futures")]
+#[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
 pub use imap::ImapStream;
 pub use insights::{Bottleneck, CallInsights, Insights, LongItems, WorkerInsights};
 pub use iterable::{Collection, Iterable, Parallel, Sequential};
@@ -273,6 +277,8 @@ mod texts {
     mod recipes {}
     #[doc = include_str!("../docs/streams.md")]
     mod streams {}
+    #[doc = include_str!("../docs/numbers.md")]
+    mod numbers {}
     #[doc = include_str!("../docs/async.md")]
     mod async_tasks {}
     #[doc = include_str!("../docs/workers.md")]

@@ -321,6 +321,7 @@ mod bar {
         /// # assert_eq!(squares.len(), 1000);
         /// # Ok::<(), parpool::Error>(())
         /// ```
+        #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
         pub fn bar() -> Self {
             Progress::of(Display::Bar { bar: ProgressBar::no_length(), own: true })
         }
@@ -339,6 +340,7 @@ mod bar {
     /// assert_eq!(bar.position(), 1000);
     /// # Ok::<(), parpool::Error>(())
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
     impl From<ProgressBar> for Progress {
         fn from(bar: ProgressBar) -> Self {
             Progress::of(Display::Bar { bar, own: false })

@@ -58,6 +58,7 @@ where
     /// # Ok::<(), parpool::Error>(())
     /// # }).unwrap();
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
     pub fn into_stream(self) -> ImapStream<'s, I, R> {
         ImapStream { imap: self, ticket: None }
     }
