@@ -197,6 +197,8 @@ mod imap;
 mod iterable;
 mod map;
 mod map_async;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 mod options;
 mod panic;
 mod pool;

@@ -1,0 +1,106 @@
+//! What a pool is on each rank while it lives: the connections, and which call comes next.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::Location;
+use std::rc::Rc;
+
+use crate::mpi::error::MpiError;
+use crate::mpi::link::{Event, Link};
+use crate::mpi::wire::{Header, Kind};
+
+/// The part of a pool that a call has to itself.
+pub(crate) struct Core {
+    pub(crate) link: Link,
+    /// How many workers each rank computes with.
+    pub(crate) workers: Vec<usize>,
+    /// This rank computes on the thread that sends and receives.
+    pub(crate) inline: bool,
+    /// How many calls there were.
+    calls: u64,
+    /// How the ranks got out of step.
+    diverged: Option<String>,
+    /// Which ranks have dropped the pool.
+    pub(crate) left: Vec<bool>,
+}
+
+/// A call as it stands in the program: ranks that are in different ones are out of step.
+#[derive(Clone, Copy)]
+pub(crate) struct Call {
+    verb: &'static str,
+    place: &'static Location<'static>,
+    what: u64,
+}
+
+impl Call {
+    /// The call of `verb` at `place`, with a closure, items and results of the types `F`.
+    pub(crate) fn new<F>(verb: &'static str, place: &'static Location<'static>) -> Self {
+        // Type names and not ids: a closure that borrows has no id. All ranks run the same program.
+        let mut what = DefaultHasher::new();
+        (verb, std::any::type_name::<F>()).hash(&mut what);
+        (place.file(), place.line(), place.column()).hash(&mut what);
+        Call { verb, place, what: what.finish() }
+    }
+
+    pub(crate) fn what(&self) -> u64 {
+        self.what
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("`{}` at {}", self.verb, self.place)
+    }
+}
+
+impl Core {
+    pub(crate) fn new(link: Link, workers: Vec<usize>, inline: bool) -> Self {
+        let left = vec![false; link.size];
+        Core { link, workers, inline, calls: 0, diverged: None, left }
+    }
+
+    /// What the messages of the next call begin with.
+    pub(crate) fn begin(&mut self, call: &Call) -> Result<Header, MpiError> {
+        if let Some(how) = &self.diverged {
+            return Err(MpiError::Diverged(how.clone()));
+        }
+        if self.link.is_lost(0) {
+            return Err(MpiError::RankLost { rank: 0, reason: "it was lost before".to_owned() });
+        }
+        self.calls += 1;
+        Ok(Header { call: self.calls, what: call.what, ..Header::of(Kind::Chunk) })
+    }
+
+    /// Remembers an error that no later call can be made after.
+    pub(crate) fn remember(&mut self, error: &MpiError) {
+        if let MpiError::Diverged(how) = error {
+            self.diverged.get_or_insert_with(|| how.clone());
+        }
+    }
+
+    /// Says goodbye and waits until the others have: the end of a pool is in step too.
+    ///
+    /// So nothing is under way when MPI is shut down, and a rank that still waits for a call of this one
+    /// hears that none will come.
+    pub(crate) fn leave(&mut self) {
+        let rank = self.link.rank;
+        let bye = Rc::new(Header::of(Kind::Bye).message(&[]));
+        if rank == 0 {
+            self.link.send_to_all(&bye);
+        } else {
+            self.link.send(0, bye);
+        }
+        while self.is_awaited() {
+            if let Event::Message(from, message) = self.link.wait() {
+                if let Ok((Header { kind: Kind::Bye, .. }, _)) = Header::read(&message) {
+                    self.left[from] = true;
+                }
+            }
+        }
+        self.link.close();
+    }
+
+    /// Whether a rank has yet to say goodbye.
+    fn is_awaited(&self) -> bool {
+        let here = |rank: &usize| !self.left[*rank] && !self.link.is_lost(*rank);
+        let link = &self.link;
+        if link.rank == 0 { (1..link.size).any(|rank| here(&rank)) } else { here(&0) }
+    }
+}
