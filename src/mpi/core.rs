@@ -29,6 +29,8 @@ pub(crate) struct Call {
     verb: &'static str,
     place: &'static Location<'static>,
     what: u64,
+    /// Which of the registered closures, where there are such.
+    task: u64,
 }
 
 impl Call {
@@ -38,7 +40,17 @@ impl Call {
         let mut what = DefaultHasher::new();
         (verb, std::any::type_name::<F>()).hash(&mut what);
         (place.file(), place.line(), place.column()).hash(&mut what);
-        Call { verb, place, what: what.finish() }
+        Call { verb, place, what: what.finish(), task: 0 }
+    }
+
+    /// The call of `verb` at `place`, with closure number `task` of those that were registered.
+    pub(crate) fn of_task(
+        verb: &'static str,
+        place: &'static Location<'static>,
+        what: u64,
+        task: u64,
+    ) -> Self {
+        Call { verb, place, what, task }
     }
 
     pub(crate) fn what(&self) -> u64 {
@@ -65,7 +77,7 @@ impl Core {
             return Err(MpiError::RankLost { rank: 0, reason: "it was lost before".to_owned() });
         }
         self.calls += 1;
-        Ok(Header { call: self.calls, what: call.what, ..Header::of(Kind::Chunk) })
+        Ok(Header { call: self.calls, what: call.what, task: call.task, ..Header::of(Kind::Chunk) })
     }
 
     /// Remembers an error that no later call can be made after.

@@ -170,11 +170,6 @@ impl Handout {
         self.seats[rank] = Seat { workers: 0, has: 0 };
     }
 
-    /// Whether nobody has anything.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.seats.iter().all(|seat| seat.has == 0)
-    }
-
     /// How many chunks rank `rank` has.
     pub(crate) fn has(&self, rank: usize) -> usize {
         self.seats[rank].has
@@ -309,7 +304,7 @@ mod tests {
         handout.done(2, 1, 10, 8);
         assert_eq!(handout.seat(), Some(2));
         handout.lose(2);
-        assert!(handout.is_idle() && !handout.has_workers());
+        assert!(!handout.has_workers());
         assert_eq!(handout.seat(), None);
     }
 }

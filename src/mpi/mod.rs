@@ -40,7 +40,7 @@ mod task;
 mod wire;
 
 pub use error::MpiError;
-//pub use master::{MpiMaster, MpiTask, MpiTasks};
+pub use master::{MpiMaster, MpiMasterOptions, MpiTask, MpiTasks};
 pub use options::MpiOptions;
 pub use pool::{MpiBuilder, MpiPool};
 pub use stream::MpiImap;

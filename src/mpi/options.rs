@@ -186,7 +186,13 @@ impl<'p> MpiOptions<'p> {
     }
 
     /// A map: the values on rank 0, and on the others if they are for `all`; else none.
-    fn call<I, F, R>(&self, call: Call, f: F, items: I, all: bool) -> Result<Vec<R>, MpiError>
+    pub(crate) fn call<I, F, R>(
+        &self,
+        call: Call,
+        f: F,
+        items: I,
+        all: bool,
+    ) -> Result<Vec<R>, MpiError>
     where
         I: IntoIterator<Item: Portable>,
         F: Fn(I::Item) -> R + Sync,
@@ -251,7 +257,7 @@ impl<'p> MpiOptions<'p> {
         Ok(values)
     }
 
-    fn stream<I, F, R>(
+    pub(crate) fn stream<I, F, R>(
         &self,
         call: Call,
         f: F,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use parpool::mpi::{MpiError, MpiPool};
+use parpool::mpi::{MpiError, MpiPool, MpiTasks};
 
 use crate::{Case, End};
 
@@ -38,6 +38,21 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "diverged_by_leaving", run: diverged_by_leaving, ranks: &[2, 3, 5], ..WELL },
     Case { name: "diverged_at_the_end", run: diverged_at_the_end, ranks: &[2, 3], ..WELL },
     Case { name: "random_calls", run: random_calls, workers: BOTH, ..WELL },
+    Case { name: "master_only", run: master_only, workers: BOTH, ..WELL },
+    Case {
+        name: "master_diverged",
+        run: master_diverged,
+        ranks: &[2, 3],
+        end: End::Badly("out of step"),
+        ..WELL
+    },
+    Case {
+        name: "master_panics",
+        run: master_panics,
+        ranks: &[2, 3],
+        end: End::Badly("rank 0 panics on purpose"),
+        ..WELL
+    },
     Case { name: "alone", run: alone, ranks: &[0], ..WELL },
     Case { name: "wrong_launcher", run: wrong_launcher, ranks: &[0], ..WELL },
     Case {
@@ -510,6 +525,61 @@ fn random_calls() {
     }
 }
 
+fn master_only() {
+    let mut tasks = MpiTasks::new(pool());
+    let (size, offset) = (tasks_size(), 7);
+    let add = tasks.register(move |x: u64| x + offset);
+    let odd = tasks.register(|x: u64| if x % 2 == 0 { panic!("{x} on purpose") } else { x });
+    let join = tasks.register(|(a, b): (String, u8)| format!("{a}{b}"));
+    let pool = tasks.start();
+    // Rank 0 alone.
+    assert!(pool.size() >= 1 && size == pool.size());
+    for _ in 0..20 {
+        assert_eq!(pool.map(&add, 0..100).expect("nothing fails"), (7..107).collect::<Vec<_>>());
+        let error = pool.chunksize(3).map(&odd, 5..50).expect_err("6 is even");
+        assert!(matches!(error, MpiError::Panicked { index: 1, .. }), "{error}");
+        let texts = pool.map(&join, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(texts.expect("nothing fails"), ["a1", "b2"]);
+        let odds: Vec<u64> = pool.imap(&odd, 0..50).filter_map(Result::ok).collect();
+        assert_eq!(odds, (0..50).filter(|x| x % 2 == 1).collect::<Vec<_>>());
+        let sum = pool.buffersize(9).imap_unordered(&add, 0..50).map(Result::unwrap).sum::<u64>();
+        assert_eq!(sum, 50 * 7 + 49 * 25);
+        drop(pool.imap(&add, 0..));
+    }
+    println!("rank 0 goes last");
+}
+
+/// How many ranks there are, told by another pool.
+fn tasks_size() -> usize {
+    pool().size()
+}
+
+fn master_diverged() {
+    let pool = pool();
+    let last = pool.rank() == pool.size() - 1;
+    let mut tasks = MpiTasks::new(pool);
+    let add = tasks.register(|x: u64| x + 1);
+    let pool = if last {
+        tasks.register(|x: u64| x + 3);
+        MpiTasks::start(tasks)
+    } else {
+        let more = tasks.register(|x: u64| x + 2);
+        let pool = tasks.start();
+        assert!(pool.map(&add, 0..10).is_ok());
+        let error = pool.map(&more, 0..10).expect_err("the last rank has another");
+        assert!(matches!(error, MpiError::Diverged(_)), "{error}");
+        pool
+    };
+    drop(pool);
+}
+
+fn master_panics() {
+    let mut tasks = MpiTasks::new(pool());
+    let add = tasks.register(|x: u64| x + 1);
+    let pool = tasks.start();
+    assert!(pool.map(&add, 0..10).is_err(), "rank 0 panics on purpose");
+}
+
 fn alone() {
     let pool = MpiPool::init().expect("a pool of one");
     assert_eq!((pool.rank(), pool.size(), pool.is_root()), (0, 1, true));
@@ -589,14 +659,12 @@ fn killed() {
         x * 2
     };
     let got = pool.chunksize(2).map(f, 0..100).expect("the others do the rest");
-    if let Some(got) = got {
-        assert_eq!(got, (0..100).map(|x| x * 2).collect::<Vec<_>>());
-        // The pool goes on with those that are left, also in streams.
-        let sum = pool.imap(|x: u64| x, 0..100).sum::<Result<u64, _>>().expect("nothing fails");
-        assert_eq!(sum, 4950);
+    assert!(got.is_none_or(|got| got == (0..100).map(|x| x * 2).collect::<Vec<_>>()));
+    // The pool goes on with those that are left, also in streams.
+    let sum = pool.imap(|x: u64| x, 0..100).sum::<Result<u64, _>>().expect("nothing fails");
+    assert_eq!(sum, if pool.is_root() { 4950 } else { 0 });
+    if pool.is_root() {
         println!("completed");
-    } else {
-        assert_eq!(pool.imap(|x: u64| x, 0..100).count(), 0);
     }
 }
 
