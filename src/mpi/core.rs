@@ -21,6 +21,8 @@ pub(crate) struct Core {
     diverged: Option<String>,
     /// Which ranks have dropped the pool.
     pub(crate) left: Vec<bool>,
+    /// Rank 0 has said that a rank was lost.
+    crippled: bool,
 }
 
 /// A call as it stands in the program: ranks that are in different ones are out of step.
@@ -65,7 +67,7 @@ impl Call {
 impl Core {
     pub(crate) fn new(link: Link, workers: Vec<usize>, inline: bool) -> Self {
         let left = vec![false; link.size];
-        Core { link, workers, inline, calls: 0, diverged: None, left }
+        Core { link, workers, inline, calls: 0, diverged: None, left, crippled: false }
     }
 
     /// What the messages of the next call begin with.
@@ -93,7 +95,8 @@ impl Core {
     /// hears that none will come.
     pub(crate) fn leave(&mut self) {
         let rank = self.link.rank;
-        let bye = Rc::new(Header::of(Kind::Bye).message(&[]));
+        let lost = u64::from(self.link.has_losses());
+        let bye = Rc::new(Header { count: lost, ..Header::of(Kind::Bye) }.message(&[]));
         if rank == 0 {
             self.link.send_to_all(&bye);
         } else {
@@ -101,12 +104,23 @@ impl Core {
         }
         while self.is_awaited() {
             if let Event::Message(from, message) = self.link.wait() {
-                if let Ok((Header { kind: Kind::Bye, .. }, _)) = Header::read(&message) {
-                    self.left[from] = true;
+                if let Ok((header @ Header { kind: Kind::Bye, .. }, _)) = Header::read(&message) {
+                    self.goodbye(from, header);
                 }
             }
         }
-        self.link.close();
+        self.link.close(self.is_crippled());
+    }
+
+    /// Rank `from` has said goodbye; rank 0 says whether any is lost, for it alone knows.
+    pub(crate) fn goodbye(&mut self, from: usize, header: Header) {
+        self.left[from] = true;
+        self.crippled |= header.count > 0;
+    }
+
+    /// Whether a rank was lost, as far as this one knows: MPI cannot be shut down in order any more.
+    pub(crate) fn is_crippled(&self) -> bool {
+        self.crippled || self.link.has_losses()
     }
 
     /// Whether a rank has yet to say goodbye.

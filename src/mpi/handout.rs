@@ -100,12 +100,15 @@ impl Handout {
             .or_else(|| Some(0).filter(|rank| inline(rank) && room(rank, false)))
     }
 
+    /// How long a chunk takes, as far as the last ones tell.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        let nanos = self.pace.nanos?.saturating_mul(self.wanted() as u64);
+        Some(Duration::from_nanos(nanos))
+    }
+
     /// How many chunks a rank of `workers` has ahead.
     fn ahead(&self, workers: usize) -> usize {
-        let slow = self
-            .pace
-            .nanos
-            .is_some_and(|nanos| u128::from(nanos) * (self.wanted() as u128) > SLOW.as_nanos());
+        let slow = self.time().is_some_and(|time| time > SLOW);
         // With rank 0 at work itself, the others may have to wait for it.
         if slow && !(self.inline && self.seats[0].workers > 0) { 0 } else { workers.div_ceil(2) }
     }

@@ -24,13 +24,17 @@ struct Started {
     universe: Option<Universe>,
     /// How many pools there are.
     pools: usize,
+    /// A rank was lost.
+    crippled: bool,
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
         // With a pool alive the thread has not come to its end but was cut off, by `exit`. The others wait
         // for it; so would it here, for them. An exit without MPI's end is what launchers end a job for.
-        if self.pools > 0 {
+        //
+        // With a rank lost, MPI's end may wait for it: Open MPI's does, now and then (5.0).
+        if self.pools > 0 || self.crippled {
             std::mem::forget(self.universe.take());
         }
     }
@@ -40,10 +44,14 @@ thread_local! {
     static STARTED: RefCell<Started> = RefCell::default();
 }
 
-/// A pool is gone.
-pub(crate) fn release() {
+/// A pool is gone, and so is a rank of it if it is `crippled`.
+pub(crate) fn release(crippled: bool) {
     // In the destructors of thread-locals MPI may have ended already.
-    let _ended = STARTED.try_with(|started| started.borrow_mut().pools -= 1);
+    let _ended = STARTED.try_with(|started| {
+        let mut started = started.borrow_mut();
+        started.pools -= 1;
+        started.crippled |= crippled;
+    });
 }
 
 /// Ends the job, with all its ranks.
@@ -89,8 +97,8 @@ pub(crate) fn launch(plan: &Plan) -> Result<(Core, Pool), MpiError> {
         let pool = Pool::builder().processes(workers).context(context).build()?;
         Ok((Core::new(link, seats, workers == 1), pool))
     });
-    if met.is_err() {
-        release();
+    if let Err(error) = &met {
+        release(matches!(error, MpiError::RankLost { .. }));
     }
     met
 }

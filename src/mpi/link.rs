@@ -50,6 +50,11 @@ impl Link {
         }
     }
 
+    /// Whether this rank knows of any that is gone.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.lost.contains(&true)
+    }
+
     pub(crate) fn is_lost(&self, rank: usize) -> bool {
         self.lost[rank]
     }
@@ -196,10 +201,10 @@ impl Link {
         }
     }
 
-    /// Sends what is left. Nothing can be sent or received after it.
-    pub(crate) fn close(&mut self) {
+    /// Sends what is left.
+    pub(crate) fn close(&mut self, crippled: bool) {
         self.flush();
-        if self.lost.contains(&true) {
+        if crippled {
             self.comm.leave();
         }
     }

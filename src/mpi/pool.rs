@@ -407,7 +407,7 @@ impl Drop for MpiPool {
         } else {
             self.core.get_mut().leave();
         }
-        launch::release();
+        launch::release(self.core.get_mut().is_crippled());
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::mpi::core::{Call, Core};
 use crate::mpi::error::MpiError;
 use crate::mpi::handout::Handout;
-use crate::mpi::link::Event;
+use crate::mpi::link::{Event, NAP};
 use crate::mpi::task::{self, Output};
 use crate::mpi::wire::{self, Header, Kind, Portable};
 use crate::panic::{Panic, catch, discard};
@@ -173,7 +173,7 @@ where
         let (header, body) = Header::read(message)?;
         match header.kind {
             Kind::Bye => {
-                self.core.left[rank] = true;
+                self.core.goodbye(rank, header);
                 self.left_by(rank);
             }
             Kind::Diverged => {
@@ -333,8 +333,8 @@ where
     }
 
     fn compute(&mut self, first: usize, items: Vec<I::Item>) {
-        if self.core.inline {
-            // The others should have their chunks before this thread is away.
+        if self.core.inline && self.out.time().is_none_or(|time| time > NAP) {
+            // The others should have their chunks before this thread is away for long.
             self.core.link.flush_briefly();
         }
         (self.compute)(first, items);

@@ -62,7 +62,7 @@ impl Serve<'_> {
                 let (header, body) = Header::read(&message)?;
                 match header.kind {
                     Kind::Bye => {
-                        self.core.left[0] = true;
+                        self.core.goodbye(0, header);
                         return Ok(Served::Bye);
                     }
                     Kind::Stop if (self.is_mine)(&header) => {
@@ -121,8 +121,8 @@ impl Serve<'_> {
                 Ok((Header { kind: Kind::End, .. }, body)) if !body.is_empty() => {
                     return MpiError::from_bytes(body);
                 }
-                Ok((Header { kind: Kind::Bye, .. }, _)) => {
-                    self.core.left[0] = true;
+                Ok((header @ Header { kind: Kind::Bye, .. }, _)) => {
+                    self.core.goodbye(0, header);
                     break;
                 }
                 _ => {}
