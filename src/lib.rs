@@ -111,6 +111,11 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
+//! # Past one machine
+//!
+//! With the feature `mpi` there is a pool of the ranks of an MPI job, with the same verbs: `mpi::MpiPool`.
+//! The text `docs/cluster.md` leads there.
+//!
 //! # Lifecycle
 //!
 //! [`close`](Pool::close) takes no new work and finishes what was accepted.
@@ -256,4 +261,7 @@ mod texts {
     mod reliability {}
     #[doc = include_str!("../docs/design.md")]
     mod design {}
+    #[cfg(feature = "mpi")]
+    #[doc = include_str!("../docs/cluster.md")]
+    mod cluster {}
 }

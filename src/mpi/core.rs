@@ -11,7 +11,7 @@ use crate::mpi::wire::{Header, Kind};
 /// The part of a pool that a call has to itself.
 pub(crate) struct Core {
     pub(crate) link: Link,
-    /// How many workers each rank computes with.
+    /// How many workers each rank computes with, those that are gone too.
     pub(crate) workers: Vec<usize>,
     /// This rank computes on the thread that sends and receives.
     pub(crate) inline: bool,

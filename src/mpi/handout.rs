@@ -66,7 +66,17 @@ impl Handout {
         let seats = workers.iter().map(|workers| Seat { workers: *workers, has: 0 }).collect();
         let pace = Pace::default();
         let last = workers.len() - 1;
-        Handout { seats, inline, set_chunk: chunk, window, stream, left: len, open: 0, pace, last }
+        Handout {
+            seats,
+            inline,
+            set_chunk: chunk,
+            window: window.filter(|_| stream),
+            stream,
+            left: len,
+            open: 0,
+            pace,
+            last,
+        }
     }
 
     /// How many items may be out and not be done with.
@@ -284,6 +294,13 @@ mod tests {
                 open -= 1;
             }
         }
+    }
+
+    #[test]
+    fn a_map_has_no_window() {
+        let mut handout = Handout::new(&[2, 2], false, Some(3), Some(1), Some(100), false);
+        let sizes: Vec<usize> = deal(&mut handout, 100).iter().map(|(_, items)| *items).collect();
+        assert_eq!(sizes, [3; 6]);
     }
 
     #[test]

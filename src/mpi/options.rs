@@ -3,14 +3,14 @@
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 
 use crate::error::Error;
 use crate::mpi::core::{Call, Core};
 use crate::mpi::error::MpiError;
 use crate::mpi::pool::MpiPool;
 use crate::mpi::root::{Root, Settings};
-use crate::mpi::serve::{Serve, Served};
+use crate::mpi::serve::{Part, Serve, Served};
 use crate::mpi::stream::MpiImap;
 use crate::mpi::task::{self, Typed, Work};
 use crate::mpi::wire::{self, Header, Portable};
@@ -317,9 +317,9 @@ fn serve(
     call: &Call,
     head: Header,
     spawn: &dyn Fn(Vec<u8>),
-    answers: &std::sync::mpsc::Receiver<Vec<u8>>,
+    answers: &Receiver<Vec<u8>>,
     limit: &AtomicUsize,
-    part: &mut dyn FnMut(Header, &[u8]) -> Result<(), MpiError>,
+    part: &mut Part<'_>,
 ) -> Result<(), MpiError> {
     let is_mine = |header: &Header| (header.call, header.what) == (head.call, head.what);
     let text = || call.text();

@@ -57,6 +57,7 @@ pub struct MpiPool {
     pub(crate) local: Pool,
     rank: usize,
     size: usize,
+    workers: usize,
     /// For whatever a communicator is in the MPI at hand: not `Send`, not `Sync`.
     one_thread: PhantomData<*const ()>,
 }
@@ -127,7 +128,8 @@ impl MpiBuilder {
     pub fn init(self) -> Result<MpiPool, MpiError> {
         let (core, local) = launch::launch(&self.plan)?;
         let (rank, size) = (core.link.rank, core.link.size);
-        Ok(MpiPool { core: RefCell::new(core), local, rank, size, one_thread: PhantomData })
+        let (workers, core) = (core.workers.iter().sum(), RefCell::new(core));
+        Ok(MpiPool { core, local, rank, size, workers, one_thread: PhantomData })
     }
 }
 
@@ -195,7 +197,7 @@ impl MpiPool {
         self.rank == 0
     }
 
-    /// How many workers compute, over all ranks.
+    /// How many workers compute, over all ranks that the pool began with.
     ///
     /// ```
     /// # let pool = parpool::mpi::MpiPool::init()?;
@@ -203,8 +205,7 @@ impl MpiPool {
     /// # Ok::<(), parpool::mpi::MpiError>(())
     /// ```
     pub fn workers(&self) -> usize {
-        // Does not change while a stream has it but by loss of ranks; then its number is not to be had.
-        self.core.try_borrow().map_or(self.local.processes(), |core| core.workers.iter().sum())
+        self.workers
     }
 
     /// For the next calls, a chunk is exactly `items` items, the last one fewer: what travels in one

@@ -266,7 +266,6 @@ where
         let again = chunks.into_iter().filter_map(|first| self.flying.remove_entry(&first));
         self.again.extend(again);
         self.out.lose(rank);
-        self.core.workers[rank] = 0;
         if !self.out.has_workers() {
             self.fail(MpiError::RankLost { rank, reason });
         }

@@ -24,8 +24,11 @@ pub(crate) struct Serve<'c> {
     /// Chunks that begin here or above need not be done.
     pub(crate) limit: &'c AtomicUsize,
     /// Takes some of the results of all ranks.
-    pub(crate) part: &'c mut dyn FnMut(Header, &[u8]) -> Result<(), MpiError>,
+    pub(crate) part: &'c mut Part<'c>,
 }
+
+/// Takes the message with the values of some items.
+pub(crate) type Part<'c> = dyn FnMut(Header, &[u8]) -> Result<(), MpiError> + 'c;
 
 /// How serving ended.
 pub(crate) enum Served {
@@ -115,19 +118,22 @@ impl Serve<'_> {
         let here = format!("rank {} is in {}", self.core.link.rank, (self.text)());
         let message = Header::of(Kind::Diverged).message(here.as_bytes());
         self.core.link.send(0, Rc::new(message));
-        while !ended {
-            let Event::Message(_, message) = self.core.link.wait() else { break };
+        let elsewhere = MpiError::Diverged(format!("{here}, while rank 0 is in another call"));
+        if ended {
+            return elsewhere;
+        }
+        loop {
+            let Event::Message(_, message) = self.core.link.wait() else { return elsewhere };
             match Header::read(&message) {
                 Ok((Header { kind: Kind::End, .. }, body)) if !body.is_empty() => {
                     return MpiError::from_bytes(body);
                 }
                 Ok((header @ Header { kind: Kind::Bye, .. }, _)) => {
                     self.core.goodbye(0, header);
-                    break;
+                    return elsewhere;
                 }
                 _ => {}
             }
         }
-        MpiError::Diverged(format!("{here}, while rank 0 is in another call"))
     }
 }

@@ -161,7 +161,7 @@ pub(crate) fn read<R: Portable>(
 mod tests {
     use super::*;
 
-    const ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
+    static ALL: AtomicUsize = AtomicUsize::new(usize::MAX);
 
     fn odd(x: i32) -> i32 {
         if x % 2 == 0 { std::panic::resume_unwind(Box::new(format!("{x}"))) } else { x }

@@ -159,7 +159,6 @@ fn unreadable<T>(error: &postcard::Error) -> MpiError {
 /// Puts `items` at the end of `message`.
 ///
 /// Refused before it takes the memory, where that can be known: of numbers.
-#[expect(clippy::ptr_arg, reason = "what is downcast must have a size")]
 pub(crate) fn pack<T: Portable>(items: &Vec<T>, message: &mut Vec<u8>) -> Result<(), MpiError> {
     if pack_numbers(items, message)? {
         return Ok(());

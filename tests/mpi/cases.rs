@@ -100,6 +100,9 @@ fn map_equals_the_loop() {
             assert_eq!(got.expect("nothing fails"), pool.is_root().then_some(expected));
         }
     }
+    // A window is for streams alone.
+    let got = pool.chunksize(5).buffersize(20).map_all(|x: u64| x, 0..200).expect("nothing fails");
+    assert_eq!(got, (0..200).collect::<Vec<_>>());
     // Items and values of other kinds, and an input whose length is not known.
     let texts: Vec<String> = (0..50).map(|x| format!("text {x}")).collect();
     let got =
