@@ -38,14 +38,17 @@ use crate::star::Star;
 /// the exit status 101. Do not forget (`mem::forget`) it: a rank that does and ends makes the launcher
 /// end the job.
 ///
-/// It can neither be sent to another thread nor be shared: one thread makes all calls of MPI.
+/// It can neither be sent to another thread nor be shared, whichever MPI there is: one thread makes all
+/// calls of MPI.
 ///
-/// ```compile_fail
-/// fn shared(pool: &parpool::mpi::MpiPool) -> impl Sync { pool }
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<parpool::mpi::MpiPool>();
 /// ```
 ///
-/// ```compile_fail
-/// fn sent(pool: parpool::mpi::MpiPool) -> impl Send { pool }
+/// ```compile_fail,E0277
+/// fn sent<T: Send>() {}
+/// sent::<parpool::mpi::MpiPool>();
 /// ```
 ///
 /// Python: `mpi4py.futures.MPIPoolExecutor` and `schwimmbad.MPIPool`, where rank 0 alone runs the program
