@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ::mpi::environment::{self, Universe};
 use ::mpi::topology::{Communicator, SimpleCommunicator};
@@ -31,10 +32,12 @@ struct Started {
 impl Drop for Started {
     fn drop(&mut self) {
         // With a pool alive the thread has not come to its end but was cut off, by `exit`. The others wait
-        // for it; so would it here, for them. An exit without MPI's end is what launchers end a job for.
-        //
+        // for it, and MPI's end would wait for them.
+        if self.pools > 0 && SimpleCommunicator::world().size() > 1 {
+            abort();
+        }
         // With a rank lost, MPI's end may wait for it: Open MPI's does, now and then (5.0).
-        if self.pools > 0 || self.crippled {
+        if self.crippled {
             std::mem::forget(self.universe.take());
         }
     }
@@ -56,6 +59,9 @@ pub(crate) fn release(crippled: bool) {
 
 /// Ends the job, with all its ranks.
 pub(crate) fn abort() -> ! {
+    // What was printed last says why, and is on its way through the launcher, which kills (MPICH's) before
+    // it reads.
+    std::thread::sleep(Duration::from_millis(100));
     SimpleCommunicator::world().abort(ABORTED)
 }
 

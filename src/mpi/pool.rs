@@ -35,8 +35,8 @@ use crate::star::Star;
 /// on a laptop and on a cluster, is in `docs/cluster.md`.
 ///
 /// Dropping it waits until every rank drops it. A panic that drops it ends the job, on all ranks, with
-/// the exit status 101. Do not forget (`mem::forget`) it: a rank that does and ends makes the launcher
-/// end the job.
+/// the exit status 101. So does the end of a rank that has not dropped it: by `exit`, or because it was
+/// forgotten (`mem::forget`) or lies in a thread-local.
 ///
 /// It can neither be sent to another thread nor be shared, whichever MPI there is: one thread makes all
 /// calls of MPI.

@@ -70,6 +70,13 @@ pub(crate) const CASES: &[Case] = &[
         ..WELL
     },
     Case { name: "exit", run: exit, ranks: &[2, 3], end: End::Badly("exits"), ..WELL },
+    Case {
+        name: "exit_without_a_word",
+        run: exit_without_a_word,
+        ranks: &[2, 3],
+        end: End::Badly(""),
+        ..WELL
+    },
     Case { name: "killed", run: killed, ranks: &[2, 3, 5], end: End::Fault, workers: BOTH },
     Case { name: "killed_root", run: killed_root, ranks: &[2, 3], end: End::Anyhow, ..WELL },
 ];
@@ -637,6 +644,14 @@ fn exit() {
     if pool.rank() == 1 {
         eprintln!("rank 1 exits");
         std::process::exit(3);
+    }
+    drop(pool.map(|x: u64| x, 0..10));
+}
+
+fn exit_without_a_word() {
+    let pool = pool();
+    if pool.rank() == 1 {
+        std::process::exit(0);
     }
     drop(pool.map(|x: u64| x, 0..10));
 }
