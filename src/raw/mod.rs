@@ -7,12 +7,16 @@
 //! * [`lane`]: a worker hands the results of a chunk to the consumer of a stream, one by one.
 //! * [`lend`]: the workers use what is on the stack of a caller, who waits for them.
 //! * [`scope`]: the same for any number of tasks, which have handles.
+//!
+//! With the feature `mpi` there is a fifth, `mpi`: calls to a C library.
 #![allow(unsafe_code)]
 
 mod fill;
 mod lane;
 mod lease;
 mod lend;
+#[cfg(feature = "mpi")]
+pub(crate) mod mpi;
 
 pub(crate) use fill::{Room, Run, Slots, fill};
 pub(crate) use lane::{Reader, Writer, lane};

@@ -1,0 +1,47 @@
+//! The pool's vocabulary over the ranks of an MPI job (feature `mpi`).
+//!
+//! For when the work outgrows a machine: a cluster has MPI, and this speaks it, by the crate `mpi`.
+//!
+//! ```
+//! use parpool::mpi::{MpiError, MpiPool};
+//!
+//! fn main() -> Result<(), MpiError> {
+//!     let pool = MpiPool::init()?;
+//!     let roots = pool.map(|x: f64| x.sqrt(), vec![1.0, 4.0, 9.0])?;
+//!     if let Some(roots) = roots {
+//!         assert_eq!(roots, [1.0, 2.0, 3.0]); // rank 0
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! There are two ways to write a program:
+//!
+//! * [`MpiPool`]: every rank runs the whole program and makes the same calls. Closures may borrow, and
+//!   what they capture is there on every rank, because every rank has computed it.
+//! * [`MpiTasks`] and [`MpiMaster`], as in Python: closures are registered by every rank, then rank 0
+//!   alone goes on, and the others serve.
+//!
+//! `docs/cluster.md` leads from a laptop to a Slurm script, and says which MPI, what belongs on rank 0
+//! alone, what fails how, and how large a chunk should be.
+
+mod core;
+mod error;
+mod handout;
+mod launch;
+mod link;
+mod master;
+mod options;
+mod pool;
+mod root;
+mod serve;
+mod stream;
+mod task;
+mod wire;
+
+pub use error::MpiError;
+pub use master::{MpiMaster, MpiMasterOptions, MpiTask, MpiTasks};
+pub use options::MpiOptions;
+pub use pool::{MpiBuilder, MpiPool};
+pub use stream::MpiImap;
+pub use wire::Portable;
