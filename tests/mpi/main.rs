@@ -172,7 +172,9 @@ fn run(case: &Case, launcher: &[String], ranks: usize, workers: usize) -> Result
     let well = match case.end {
         End::Well => status.success(),
         End::Badly(words) => !status.success() && text.contains(words),
-        End::Fault if std::env::var("PARPOOL_MPI_FT").is_ok() => text.contains("completed"),
+        End::Fault if std::env::var("PARPOOL_MPI_FT").is_ok() => {
+            status.success() && text.contains("completed")
+        }
         End::Fault => !status.success() && !text.contains("completed"),
         End::Anyhow => true,
     };
