@@ -231,7 +231,8 @@ impl<T> AsyncResult<T> {
     }
 
     /// Has the call [cancelled](AsyncResult::cancel) when the handle is dropped before its result was taken. Without this the
-    /// work goes on.
+    /// work goes on. It is no more than `cancel`: of a map that has begun, all items are still called, and each can ask
+    /// [`is_cancelled`](crate::is_cancelled).
     ///
     /// For async tasks, where a future that is not wanted any more is dropped: the loser of a `select!`, a request whose
     /// client has gone, a timeout of the runtime's.
