@@ -8,7 +8,7 @@ use crate::queue::Task;
 use crate::raw::{self, Job, Loan};
 use crate::sync::{Mutex, lock};
 use crate::terms::{Order, Terms};
-use crate::worker::{self, Cancellable};
+use crate::worker::{self, Cancellable, Worker};
 
 /// Runs `f` on a worker and waits for it: on this thread, if it is one. `first` goes before all
 /// that waits from outside.
@@ -24,24 +24,23 @@ where
         work: Mutex::new(Some(f)),
         outcome: Mutex::new(None),
     };
-    let accepted = if workers.serial.is_some() {
-        workers.serially(|_| call.run())
-    } else if worker::is_of(workers.id) {
-        call.run();
+    let accepted = if workers.is_serial {
+        workers.serially(|worker| call.run(worker))
+    } else if let Some(worker) = workers.this_worker() {
+        call.run(worker);
         Ok(())
     } else {
-        raw::lend(&call, |loan| {
+        let queued = raw::lend(&call, |loan| {
             let task = Arc::clone(loan) as Arc<dyn Task>;
-            match first {
-                true => workers.submit_first(task)?,
-                false => workers.submit(task)?,
-            }
+            let ticket = if first { workers.submit_first(task)? } else { workers.submit(task)? };
             // Woken by the worker that leaves, and by `terminate`.
             workers.wait(order.deadline, |waker| {
                 loan.poll_idle(waker) && (call.is_done() || workers.is_terminated())
             });
-            Ok(())
-        })
+            Ok(ticket)
+        });
+        // Still there if the time was up, or the pool was terminated.
+        queued.map(|ticket| drop(workers.withdraw(ticket)))
     };
     call.finish(accepted.err())
 }
@@ -53,14 +52,14 @@ struct Call<F, R> {
 }
 
 impl<F: FnOnce() -> R, R> Call<F, R> {
-    fn run(&self) {
+    fn run(&self, worker: &Worker) {
         // The caller hears of it by itself; see `finish`.
         if self.terms.ended().is_some() {
             return;
         }
         let Some(work) = lock(&self.work).take() else { return };
-        let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
-        let outcome = worker::with_signal(signal, || catch(|| self.terms.in_task(work)));
+        let task = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
+        let outcome = worker::in_task(task, || catch(|| self.terms.in_task(worker, work)));
         let outcome = outcome.map_err(|payload| Error::Panicked(Panic::new(payload, None)));
         *lock(&self.outcome) = Some(outcome);
     }
@@ -85,7 +84,7 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
 }
 
 impl<F: FnOnce() -> R + Send, R: Send> Job for Call<F, R> {
-    fn work(&self, _: &Arc<Loan>) {
-        self.run();
+    fn work(&self, _: &Arc<Loan>, worker: &Worker) {
+        self.run(worker);
     }
 }

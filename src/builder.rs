@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::context::Context;
-use crate::crew;
 use crate::error::Error;
 use crate::insights::Recorder;
 use crate::pool::Pool;
 use crate::star::Star;
 use crate::sync::{Instant, Mutex, lock};
+use crate::threads;
 use crate::worker;
 use crate::workers::{Initializer, Workers};
 
@@ -222,14 +222,18 @@ impl Builder {
         static POOLS: AtomicUsize = AtomicUsize::new(0);
         // ORDERING: only the numbers must differ.
         let id = POOLS.fetch_add(1, Ordering::Relaxed);
-        let (life, serial) = (self.max_tasks_per_child, self.context.serial);
+        let serial = self.context.serial;
         let count = if serial { 1 } else { processes };
-        let mut workers = Workers::new(id, count, life, self.initializer, serial);
+        let name = format!("{}-{id}", self.context.name);
+        let mut workers =
+            Workers::new(id, count, self.max_tasks_per_child, self.initializer, name, serial);
         workers.recorder = self.insights.then(|| Recorder::new(count));
         let workers = Arc::new(workers);
-        match &workers.serial {
-            Some(worker) => worker::be(Arc::clone(worker), || workers.initialize(Instant::now()))?,
-            None => crew::build(&workers, &self.context)?,
+        if serial {
+            let asked = Instant::now();
+            worker::in_serial_call(&workers.places[0], || workers.initialize(0, asked))?;
+        } else {
+            threads::build(&workers, &self.context)?;
         }
         Ok(Pool::new_from(workers))
     }

@@ -2,42 +2,52 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cell::{Callback, Cell, Outcome};
+use crate::cell::{Callback, Cell, Outcome, Wake};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::{Task, TaskRef};
+use crate::queue::{Task, TaskRef, Ticket};
 use crate::terms::{Order, Terms};
 use crate::watch::Watch;
-use crate::worker::{self, Cancellable};
+use crate::worker::{self, Cancellable, Worker};
 use crate::workers::Workers;
 
 /// A task as its handle sees it.
 pub(crate) trait Pending<T>: Task {
     fn terms(&self) -> &Terms;
     /// Whether the outcome is there; resolves the cell if nobody shall wait for it any more.
-    fn poll(&self, waker: Option<&Waker>) -> bool;
+    fn poll(&self, waker: Wake<'_>) -> bool;
+    /// Takes an entry of it out of the queue, if there is one: the caller's to run, or to skip.
+    fn withdraw(&self) -> Option<TaskRef>;
+    /// Whether there may be one.
+    fn is_queued(&self) -> bool;
+    /// Whether the calling thread is in a callback of it.
+    fn is_calling_here(&self) -> bool;
     /// The outcome, once, if it is there.
     fn try_take(&self) -> Option<Outcome<T>>;
     fn successful(&self) -> Result<bool, Error>;
     fn on_outcome(&self, callback: Callback<T>);
     fn cancel(&self) -> bool;
     fn detach(&self);
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a;
 }
 
-/// Whether `cell` has its outcome; it gets its error now if nobody shall wait any more.
-pub(crate) fn poll<W, T>(terms: &Terms, cell: &Cell<W, T>, waker: Option<&Waker>) -> bool {
-    if cell.poll(waker) {
+/// Whether the cell of `task` has its outcome; it gets its error now if nobody shall wait any more.
+pub(crate) fn poll<W, T>(task: &impl Pending<T>, cell: &Cell<W, T>, wake: Wake<'_>) -> bool {
+    if cell.poll(wake) {
         return true;
     }
-    match terms.ended() {
-        // If it is somebody else who resolves it, his callbacks may still be running.
-        Some(error) => cell.resolve(Err(error)) || cell.poll(None),
-        None => false,
+    let Some(error) = task.terms().ended() else { return false };
+    // If somebody else resolves it, its callbacks may still be running.
+    let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
+    skip_queued(task, Error::Cancelled);
+    done
+}
+
+/// Skips what is queued of `task`, which has its outcome.
+pub(crate) fn skip_queued<T>(task: &(impl Pending<T> + ?Sized), why: Error) {
+    if let Some(entry) = task.withdraw() {
+        worker::skip(entry, why);
     }
 }
 
@@ -45,6 +55,9 @@ pub(crate) fn poll<W, T>(terms: &Terms, cell: &Cell<W, T>, waker: Option<&Waker>
 struct Call<F, T> {
     terms: Held,
     cell: Cell<F, T>,
+    /// Its place in the queue, as [`Ticket::to_bits`], until somebody tries to take it out. Set when it is queued,
+    /// before anybody has the handle.
+    ticket: AtomicU64,
     kind: Kind,
     /// Itself, or its terms, for [`is_cancelled`](crate::is_cancelled) to ask. A function, because a
     /// call that borrows cannot be made the first.
@@ -90,21 +103,20 @@ where
     let task = Arc::new(Call {
         terms: Held::Here(Terms::new(order)),
         cell: Cell::new(work),
+        ticket: AtomicU64::new(0),
         kind: Kind::Task,
         signal: |call| Arc::clone(call) as Arc<dyn Cancellable>,
     });
-    queue(workers, Arc::clone(&task) as TaskRef, |error| {
-        task.cell.resolve(Err(error));
-    });
+    task.was_queued(workers.submit(Arc::clone(&task) as TaskRef));
     task
 }
 
-/// The same for work that may borrow, queued in a form that may not: what `lease` makes of it.
-pub(crate) fn submit_leased<'s, F, T>(
+/// The same for work that may borrow: `submit` queues it in a form that may not.
+pub(crate) fn submit_by<'s, F, T>(
     order: &Order<'_>,
     kind: Kind,
     work: F,
-    lease: impl FnOnce(Arc<dyn Task + 's>) -> TaskRef,
+    submit: impl FnOnce(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
 ) -> Arc<dyn Pending<T> + 's>
 where
     F: FnOnce() -> Outcome<T> + Send + 's,
@@ -113,31 +125,19 @@ where
     let task = Arc::new(Call {
         terms: Held::Shared(Arc::new(Terms::new(order))),
         cell: Cell::new(work),
+        ticket: AtomicU64::new(0),
         kind,
         signal: |call| match &call.terms {
             Held::Shared(terms) => Arc::clone(terms) as Arc<dyn Cancellable>,
             Held::Here(_) => unreachable!("what borrows has shared terms"),
         },
     });
-    let refuse = |error| {
-        task.cell.resolve(Err(error));
-    };
     let workers = order.workers;
     match workers.admit() {
-        Ok(()) => queue(workers, lease(Arc::clone(&task) as Arc<dyn Task + 's>), refuse),
-        Err(error) => refuse(error),
+        Ok(()) => task.was_queued(submit(Arc::clone(&task) as Arc<dyn Task + 's>)),
+        Err(error) => _ = task.cell.resolve(Err(error)),
     }
     task
-}
-
-/// Queues `task`; `refuse` hears if it will not be run.
-pub(crate) fn queue(workers: &Arc<Workers>, task: TaskRef, refuse: impl FnOnce(Error)) {
-    if worker::is_of(workers.id) && workers.serial.is_none() {
-        worker::adopt(&task);
-    }
-    if let Err(error) = workers.submit(task) {
-        refuse(error);
-    }
 }
 
 /// A task that has its error.
@@ -150,9 +150,20 @@ pub(crate) fn refused<'s, T: Send + 's>(
     Arc::new(Call::<fn() -> Outcome<T>, T> {
         terms: Held::Here(Terms::new(&order)),
         cell: Cell::ready(Err(error)),
+        ticket: AtomicU64::new(0),
         kind: Kind::Driver,
         signal: |_| unreachable!("it never runs"),
     })
+}
+
+impl<F, T> Call<F, T> {
+    /// It was queued, or refused, which its cell knows.
+    fn was_queued(&self, queued: Result<Ticket, Error>) {
+        if let Ok(ticket) = queued {
+            // ORDERING: who reads it has the handle, which was handed over after this.
+            self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl<F, T> Task for Call<F, T>
@@ -160,16 +171,15 @@ where
     F: FnOnce() -> Outcome<T> + Send,
     T: Send,
 {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, worker: &Worker) {
         if let Some(error) = self.terms.ended() {
-            self.cell.resolve_queued(Err(error));
-            return;
+            return self.skip(error);
         }
         let Some(work) = self.cell.begin() else { return };
-        // The callbacks too: what they submit is no business of a task below this one.
+        // The callbacks too: they are no code of a task below this one.
         worker::in_task((self.signal)(&self), || {
             let result = catch(|| match self.kind {
-                Kind::Task => self.terms.in_task(work),
+                Kind::Task => self.terms.in_task(worker, work),
                 Kind::Driver => self.terms.caller.in_task(work),
             });
             let outcome = match (result, self.terms.ended()) {
@@ -187,8 +197,8 @@ where
         });
     }
 
-    fn is_stale(&self) -> bool {
-        !self.cell.is_queued()
+    fn skip(self: Arc<Self>, why: Error) {
+        self.cell.resolve_queued(Err(why));
     }
 }
 
@@ -207,8 +217,22 @@ where
         &self.terms
     }
 
-    fn poll(&self, waker: Option<&Waker>) -> bool {
-        poll(&self.terms, &self.cell, waker)
+    fn poll(&self, wake: Wake<'_>) -> bool {
+        poll(self, &self.cell, wake)
+    }
+
+    fn withdraw(&self) -> Option<TaskRef> {
+        // Once: if it is not there, it is being begun.
+        let ticket = Ticket::from_bits(self.ticket.swap(0, Ordering::Relaxed));
+        self.terms.workers.withdraw(ticket)
+    }
+
+    fn is_queued(&self) -> bool {
+        self.ticket.load(Ordering::Relaxed) != 0
+    }
+
+    fn is_calling_here(&self) -> bool {
+        self.cell.is_calling_here()
     }
 
     fn try_take(&self) -> Option<Outcome<T>> {
@@ -225,17 +249,15 @@ where
 
     fn cancel(&self) -> bool {
         self.terms.cancel();
-        self.cell.resolve_queued(Err(Error::Cancelled))
+        let entry = self.withdraw();
+        let cancelled = self.cell.resolve_queued(Err(Error::Cancelled));
+        if let Some(entry) = entry {
+            worker::skip(entry, Error::Cancelled);
+        }
+        cancelled
     }
 
     fn detach(&self) {
         self.cell.detach();
-    }
-
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a,
-    {
-        self
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Queued` | whoever takes the work first ([`begin`](Cell::begin)), or ends it unbegun ([`resolve`](Cell::resolve)) |
 //! | `Running` | who runs it, with its outcome; or who sees that nobody shall wait for it any more |
-//! | `Calling` | the same thread, when the callbacks have returned; none registered meanwhile is lost |
+//! | `Calling` | the same thread, which it names, when the callbacks have returned; none registered meanwhile is lost |
 //! | `Ready` | the owner of the handle, who takes the outcome |
 //! | `Taken` | nobody |
 //!
@@ -16,7 +16,8 @@ use std::task::Waker;
 use crate::error::Error;
 use crate::panic::{catch, discard};
 use crate::sync::{Mutex, lock};
-use crate::wait::Wakers;
+use crate::wait::{self, Wakers};
+use crate::worker::thread_number;
 
 pub(crate) type Outcome<T> = Result<T, Error>;
 
@@ -25,7 +26,8 @@ pub(crate) type Callback<T> = Box<dyn FnOnce(&Outcome<T>) + Send>;
 enum Stage<W, T> {
     Queued(W),
     Running,
-    Calling,
+    /// On the thread of that number.
+    Calling(usize),
     Ready(Outcome<T>),
     /// Whether the outcome was a value.
     Taken(bool),
@@ -44,13 +46,30 @@ struct Inner<W, T> {
 /// Who is to hear of the outcome.
 struct Waiting<T> {
     callbacks: Vec<Callback<T>>,
-    wakers: Wakers,
+    threads: Wakers,
+    /// Of the last poll of the handle.
+    future: Option<Waker>,
+}
+
+/// Who is woken when the outcome is there.
+#[derive(Clone, Copy)]
+pub(crate) enum Wake<'w> {
+    Nobody,
+    /// A thread that waits, with a waker of this crate's.
+    Thread(&'w Waker),
+    /// The task of a runtime that polls the handle. Its waker is the user's code, and replaces that of the poll
+    /// before.
+    Future(&'w Waker),
 }
 
 impl<W, T> Inner<W, T> {
+    fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready(_) | Stage::Taken(_))
+    }
+
     fn waiting(&mut self) -> &mut Waiting<T> {
         self.waiting.get_or_insert_with(|| {
-            Box::new(Waiting { callbacks: Vec::new(), wakers: Wakers::default() })
+            Box::new(Waiting { callbacks: Vec::new(), threads: Wakers::default(), future: None })
         })
     }
 }
@@ -81,10 +100,6 @@ impl<W, T> Cell<W, T> {
         }
     }
 
-    pub(crate) fn is_queued(&self) -> bool {
-        matches!(lock(&self.0).stage, Stage::Queued(_))
-    }
-
     /// Gives the cell its outcome, unless it has one: runs the callbacks, then lets the outcome be
     /// seen, then wakes who waits. True if this call did it.
     pub(crate) fn resolve(&self, outcome: Outcome<T>) -> bool {
@@ -103,7 +118,7 @@ impl<W, T> Cell<W, T> {
             discard(outcome);
             return false;
         }
-        let before = std::mem::replace(&mut inner.stage, Stage::Calling);
+        let before = std::mem::replace(&mut inner.stage, Stage::Calling(thread_number()));
         if let Stage::Queued(work) = before {
             drop(inner);
             discard(work);
@@ -125,28 +140,55 @@ impl<W, T> Cell<W, T> {
         let waiting = inner.waiting.take();
         drop(inner);
         if let Some(waiting) = waiting {
-            waiting.wakers.wake();
+            waiting.threads.wake();
+            waiting.future.into_iter().for_each(wait::wake);
         }
         discard(unseen);
         true
     }
 
-    /// Whether the outcome is there; if not, `waker` will be woken when it is.
-    pub(crate) fn poll(&self, waker: Option<&Waker>) -> bool {
+    /// Whether the outcome is there; if not, it will be told when it is.
+    pub(crate) fn poll(&self, wake: Wake<'_>) -> bool {
         let mut inner = lock(&self.0);
-        let ready = matches!(inner.stage, Stage::Ready(_) | Stage::Taken(_));
-        if let (false, Some(waker)) = (ready, waker) {
-            inner.waiting().wakers.add(waker);
+        if inner.is_ready() {
+            return true;
         }
-        ready
+        match wake {
+            Wake::Nobody => {}
+            Wake::Thread(waker) => inner.waiting().threads.add(waker),
+            Wake::Future(waker) => {
+                let known = inner.waiting().future.as_ref();
+                if known.is_some_and(|known| known.will_wake(waker)) {
+                    return false;
+                }
+                // To clone and to drop it is the user's code.
+                drop(inner);
+                let waker = waker.clone();
+                let mut inner = lock(&self.0);
+                let ready = inner.is_ready();
+                let other = if ready { Some(waker) } else { inner.waiting().future.replace(waker) };
+                drop(inner);
+                discard(other);
+                return ready;
+            }
+        }
+        false
     }
 
-    /// Has whoever waits look again: there may be something for him to do meanwhile.
+    /// Whether the calling thread is in a callback: the outcome will not be there before that returns.
+    pub(crate) fn is_calling_here(&self) -> bool {
+        matches!(lock(&self.0).stage, Stage::Calling(thread) if thread == thread_number())
+    }
+
+    /// Has those who wait look again: there may be something for them to do meanwhile.
     pub(crate) fn wake(&self) {
-        let waiting =
-            lock(&self.0).waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.wakers));
-        if let Some(wakers) = waiting {
-            wakers.wake();
+        let waiting = lock(&self.0)
+            .waiting
+            .as_mut()
+            .map(|waiting| (std::mem::take(&mut waiting.threads), waiting.future.take()));
+        if let Some((threads, future)) = waiting {
+            threads.wake();
+            future.into_iter().for_each(wait::wake);
         }
     }
 
@@ -177,7 +219,7 @@ impl<W, T> Cell<W, T> {
     /// at all if it was taken. Only the owner of the handle calls this and [`take`](Cell::take).
     pub(crate) fn on_outcome(&self, callback: Callback<T>) {
         let mut inner = lock(&self.0);
-        match std::mem::replace(&mut inner.stage, Stage::Calling) {
+        match std::mem::replace(&mut inner.stage, Stage::Calling(thread_number())) {
             Stage::Ready(outcome) => {
                 drop(inner);
                 call(callback, &outcome);
@@ -274,7 +316,7 @@ mod models {
 
     /// Blocks until the outcome is there, and takes it.
     fn get(cell: &Tested) -> Outcome<Token> {
-        wait::until(None, |waker| cell.poll(Some(waker)));
+        wait::until(None, |waker| cell.poll(Wake::Thread(waker)));
         cell.try_take().expect("it is there")
     }
 
@@ -309,7 +351,7 @@ mod models {
                 Owner::Get => Some(get(&cell)),
                 Owner::TimeoutThenGet => {
                     let now = crate::sync::Instant::now();
-                    wait::until(Some(now), |waker| cell.poll(Some(waker)));
+                    wait::until(Some(now), |waker| cell.poll(Wake::Thread(waker)));
                     Some(get(&cell))
                 }
                 Owner::Drop => {
@@ -324,7 +366,7 @@ mod models {
                     Some(outcome)
                 }
                 Owner::GetThenCallback => {
-                    wait::until(None, |waker| cell.poll(Some(waker)));
+                    wait::until(None, |waker| cell.poll(Wake::Thread(waker)));
                     let count = Arc::clone(&calls);
                     cell.on_outcome(Box::new(move |_| *lock(&count) += 1));
                     assert_eq!(*lock(&calls), 1, "called at once");
@@ -337,9 +379,9 @@ mod models {
                 Owner::TwoWait => {
                     let other = Arc::clone(&cell);
                     threads.push(thread::spawn(move || {
-                        wait::until(None, |waker| other.poll(Some(waker)));
+                        wait::until(None, |waker| other.poll(Wake::Thread(waker)));
                     }));
-                    wait::until(None, |waker| cell.poll(Some(waker)));
+                    wait::until(None, |waker| cell.poll(Wake::Thread(waker)));
                     None
                 }
             };

@@ -5,28 +5,27 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Waker;
 
 use rayon::iter::IndexedParallelIterator;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 
-use crate::call::{Pending, poll, queue, refused};
-use crate::cell::{Callback, Cell, Outcome};
+use crate::call::{Pending, poll, refused};
+use crate::cell::{Callback, Cell, Outcome, Wake};
 use crate::chunk::Cut;
 use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
-use crate::queue::{Task, TaskRef};
+use crate::queue::{Task, TaskRef, Ticket, Tickets};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::{Order, Terms};
-use crate::worker::{self, Cancellable};
+use crate::worker::{self, Cancellable, Worker};
 
 /// Submits `f` over `items` in chunks.
 ///
-/// They are queued in the form that `lease` makes of them: what borrows cannot be queued as it is.
+/// `submit` queues them.
 pub(crate) fn map_async<'s, M, I, F, R>(
     order: &Order<'_>,
-    lease: impl Fn(Arc<dyn Task + 's>) -> TaskRef,
+    submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
     f: F,
     items: I,
 ) -> Arc<dyn Pending<Vec<R>> + 's>
@@ -56,7 +55,8 @@ where
     let count = chunks.len();
     let mut results = Vec::new();
     results.resize_with(count, Vec::new);
-    let state = State { chunks, results, running: 0, failure: None };
+    let tickets = Tickets::default();
+    let state = State { chunks, results, tickets, running: 0, failure: None };
     let map = Arc::new(Chunked {
         terms: Arc::new(Terms::new(order)),
         cell: Cell::new(()),
@@ -65,9 +65,10 @@ where
         state: Mutex::new(state),
     });
     for _ in 0..count {
-        queue(workers, lease(Arc::clone(&map) as Arc<dyn Task + 's>), |error| {
-            map.cell.resolve(Err(error));
-        });
+        // Refused, it was skipped, and the cell has the error.
+        if let Ok(ticket) = submit(Arc::clone(&map) as Arc<dyn Task + 's>) {
+            lock(&map.state).tickets.push(ticket, count);
+        }
     }
     map
 }
@@ -86,6 +87,8 @@ struct State<T, R> {
     chunks: VecDeque<(usize, Vec<T>)>,
     /// By chunk.
     results: Vec<Vec<R>>,
+    /// Of the chunks that were queued and may not have been begun.
+    tickets: Tickets,
     running: usize,
     /// The one with the lowest index.
     failure: Option<(usize, Error)>,
@@ -98,10 +101,16 @@ where
     R: Send,
 {
     /// Runs one chunk: its results, or the index and the panic of the item that failed.
-    fn run_chunk(&self, start: usize, items: Vec<T>, f: Arc<F>) -> Result<Vec<R>, (usize, Error)> {
+    fn run_chunk(
+        &self,
+        worker: &Worker,
+        start: usize,
+        items: Vec<T>,
+        f: Arc<F>,
+    ) -> Result<Vec<R>, (usize, Error)> {
         let count = items.len();
         let mut results = Vec::with_capacity(count);
-        let mut observer = self.terms.observe();
+        let mut observer = self.terms.observe(worker);
         if let Some(observer) = &mut observer {
             observer.begin(start);
         }
@@ -163,8 +172,8 @@ where
     R: Send,
 {
     /// Runs the next chunk.
-    fn run(self: Arc<Self>) {
-        let skip = self.cell.poll(None) || self.terms.ended().is_some();
+    fn run(self: Arc<Self>, worker: &Worker) {
+        let skip = self.cell.poll(Wake::Nobody) || self.terms.ended().is_some();
         let (start, items, wanted) = {
             let mut state = lock(&self.state);
             let Some((start, items)) = state.chunks.pop_front() else { return };
@@ -175,8 +184,8 @@ where
         let f = lock(&self.f).clone();
         let result = match f.filter(|_| wanted) {
             Some(f) => {
-                self.terms.workers.count_task();
-                self.run_chunk(start, items, f)
+                worker.count();
+                self.run_chunk(worker, start, items, f)
             }
             None => {
                 discard(items);
@@ -202,8 +211,11 @@ where
         }
     }
 
-    fn is_stale(&self) -> bool {
-        lock(&self.state).chunks.is_empty() || self.cell.poll(None)
+    /// A chunk is not run, so there is no value.
+    fn skip(self: Arc<Self>, why: Error) {
+        let chunk = lock(&self.state).chunks.pop_front();
+        discard(chunk);
+        self.cell.resolve(Err(why));
     }
 }
 
@@ -217,8 +229,28 @@ where
         &self.terms
     }
 
-    fn poll(&self, waker: Option<&Waker>) -> bool {
-        poll(&self.terms, &self.cell, waker)
+    fn poll(&self, wake: Wake<'_>) -> bool {
+        poll(self, &self.cell, wake)
+    }
+
+    fn withdraw(&self) -> Option<TaskRef> {
+        let ticket = lock(&self.state).tickets.pop();
+        let mut next = ticket;
+        while let Some(ticket) = next {
+            if let Some(entry) = self.terms.workers.withdraw(ticket) {
+                return Some(entry);
+            }
+            next = lock(&self.state).tickets.pop();
+        }
+        None
+    }
+
+    fn is_queued(&self) -> bool {
+        !lock(&self.state).tickets.is_empty()
+    }
+
+    fn is_calling_here(&self) -> bool {
+        self.cell.is_calling_here()
     }
 
     fn try_take(&self) -> Option<Outcome<Vec<R>>> {
@@ -247,18 +279,14 @@ where
         discard(chunks);
         let f = lock(&self.f).take();
         discard(f);
-        self.cell.resolve(Err(Error::Cancelled))
+        let cancelled = self.cell.resolve(Err(Error::Cancelled));
+        let tickets = std::mem::take(&mut lock(&self.state).tickets);
+        self.terms.workers.skip_queued(tickets);
+        cancelled
     }
 
     fn detach(&self) {
         self.cell.detach();
-    }
-
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a,
-    {
-        self
     }
 }
 

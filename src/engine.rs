@@ -142,18 +142,26 @@ where
     pub(crate) fn run(self) -> (Vec<Run<'r, R>>, Rest<R, E>) {
         let workers = &self.terms.workers;
         let mut refused = None;
-        if workers.serial.is_some() {
-            let accepted = workers.serially(|worker| {
-                while self.has_work() {
-                    self.share(worker, None, false, false);
-                    workers.renew_if_spent(worker);
+        if workers.is_serial {
+            // Its worker is replaced between two chunks, but not under a task that has called this.
+            let nested = worker::is_of(workers.id);
+            loop {
+                let share = |worker: &Worker| self.share(worker, None, false, nested);
+                refused = workers.serially(share).err();
+                if refused.is_some() || !self.has_work() {
+                    break;
                 }
+            }
+        } else if let Some(worker) = workers.this_worker() {
+            let loan = raw::lend(&self, |loan| {
+                self.take_part(worker, loan);
+                Arc::clone(loan)
             });
-            refused = accepted.err();
-        } else if let Some(worker) = worker::of(workers.id) {
-            raw::lend(&self, |loan| self.take_part(&worker, loan));
+            Lending { loan: &loan, workers }.withdraw();
         } else if self.helpers > 0 {
-            refused = raw::lend(&self, |loan| self.watch(loan)).err();
+            let (outcome, loan) = raw::lend(&self, |loan| (self.watch(loan), Arc::clone(loan)));
+            Lending { loan: &loan, workers }.withdraw();
+            refused = outcome.err();
         }
         // A worker may have done it all before the pool was ended and the call refused.
         let refused = refused.filter(|_| self.has_work());
@@ -184,13 +192,13 @@ where
     /// Waits, as somebody outside the pool, until all is done or the time is up.
     fn watch(&self, loan: &Arc<Loan>) -> Result<(), Error> {
         let workers = &self.terms.workers;
-        workers.submit(Arc::clone(loan) as Arc<dyn Task>)?;
+        let caller = Lending { loan, workers };
+        caller.submit()?;
         // Woken by the last worker to leave, and by `terminate`.
         let done = |waker: &Waker| loan.poll_idle(waker) && !self.has_work();
         if workers.wait(wait::deadline(PATIENCE), done) {
             return Ok(());
         }
-        let caller = Lending { loan, workers };
         while self.call_next(&caller) {}
         if !workers.wait(self.terms.deadline, done) {
             self.time_is_up();
@@ -255,7 +263,7 @@ where
     fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, on: bool) {
         let now = Instant::now();
         let mut shift = Shift {
-            observer: self.terms.observe_as(worker),
+            observer: self.terms.observe(worker),
             seat: worker.index,
             pace: Pace::new(),
             eager,
@@ -265,8 +273,8 @@ where
             runs: Vec::new(),
             grown: Vec::new(),
         };
-        worker::with_signal(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
-            while on || !worker.is_spent() {
+        worker::in_task(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
+            while on || !worker.should_retire() {
                 self.check_time(shift.now);
                 let asked = shift.observer.as_ref().and_then(Observer::clock);
                 let mut claim = self.claim(&mut shift, true);
@@ -561,13 +569,12 @@ impl Pause<'_> {
 }
 
 impl Task for Loan {
-    fn run(self: Arc<Self>) {
-        worker::in_own_frame(|| self.join());
+    fn run(self: Arc<Self>, worker: &Worker) {
+        self.join(worker);
     }
 
-    fn is_stale(&self) -> bool {
-        self.is_over()
-    }
+    /// Its owner waits for no more than those who are inside.
+    fn skip(self: Arc<Self>, _: Error) {}
 }
 
 /// Calls workers to a map that somebody waits for.
@@ -576,11 +583,25 @@ struct Lending<'l> {
     workers: &'l Arc<Workers>,
 }
 
+impl Lending<'_> {
+    fn submit(&self) -> Result<(), Error> {
+        let ticket = self.workers.submit(Arc::clone(self.loan) as Arc<dyn Task>)?;
+        lock(&self.loan.tickets).push(ticket, self.workers.count);
+        Ok(())
+    }
+
+    /// Takes out of the queue what nobody has come for: the map is over.
+    fn withdraw(&self) {
+        let tickets = std::mem::take(&mut *lock(&self.loan.tickets));
+        self.workers.skip_queued(tickets);
+    }
+}
+
 impl Caller for Lending<'_> {
     fn call(&self) {
-        // Refused only when the threads are gone. Then whoever calls is no worker of theirs, and
+        // Refused only when the threads are gone. Then the caller is no worker of theirs, and
         // the first call, in `watch`, was refused too or has been answered.
-        let _ = self.workers.submit(Arc::clone(self.loan) as Arc<dyn Task>);
+        let _ = self.submit();
     }
 
     fn call_back(&self, owner: bool) {
@@ -598,14 +619,13 @@ where
     R: Send,
     E: Send,
 {
-    fn work(&self, loan: &Arc<Loan>) {
-        let Some(worker) = worker::of(self.terms.workers.id) else { return };
+    fn work(&self, loan: &Arc<Loan>, worker: &Worker) {
         let caller = Lending { loan, workers: &self.terms.workers };
         // The first to come works before it calls: the map may be over sooner than another wakes.
         // Those that come later came because it is not.
         let eager = self.came.fetch_add(1, Ordering::Relaxed) > 0;
-        self.share(&worker, Some(&caller), eager, false);
-        if worker.is_spent() && self.has_work() {
+        self.share(worker, Some(&caller), eager, false);
+        if worker.should_retire() && self.has_work() {
             caller.call();
         }
     }

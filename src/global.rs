@@ -33,7 +33,7 @@ pub fn global() -> Result<&'static Pool, Error> {
 
 /// The handle of a call that found no pool.
 fn no_pool<T: Send + 'static>(error: Error) -> AsyncResult<T> {
-    failed(&Arc::new(Workers::new(usize::MAX, 1, None, None, true)), error)
+    failed(&Arc::new(Workers::new(usize::MAX, 1, None, None, String::new(), true)), error)
 }
 
 /// [`Pool::map`] on the [`global`] pool.

@@ -11,7 +11,7 @@ use crate::chunk::{Flow, PROMPT};
 use crate::error::Error;
 use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::Task;
+use crate::queue::{Task, Ticket};
 use crate::stream::{Bell, Chunk, Control, Expected, Part};
 use crate::sync::Instant;
 use crate::terms::{Order, Terms};
@@ -95,7 +95,7 @@ where
     pub(crate) fn new<F>(
         order: &Order<'_>,
         settings: Settings,
-        submit: impl Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's,
+        submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
         f: F,
         input: I,
     ) -> Self
@@ -107,7 +107,7 @@ where
         let control = Arc::new(Control {
             terms: Arc::new(Terms::new(order)),
             cost: AtomicU64::new(0),
-            divisible: chunksize.is_none() && workers.life.is_none(),
+            divisible: chunksize.is_none() && workers.max_tasks.is_none(),
             submit: Box::new(submit),
             bell: Bell::default(),
         });
@@ -129,9 +129,9 @@ where
         let shared = Arc::clone(&control);
         let make = move |first, items| Chunk::make(&shared, first, &f, items);
         // A pool without threads runs a chunk where it is submitted: one item for each `next`.
-        let flow = match workers.serial {
-            Some(_) => Flow::new(1, Some(1), None),
-            None => Flow::new(workers.count, buffersize, chunksize),
+        let flow = match workers.is_serial {
+            true => Flow::new(1, Some(1), None),
+            false => Flow::new(workers.count, buffersize, chunksize),
         };
         Imap {
             control,
@@ -291,14 +291,15 @@ where
         let expected = (self.make)(self.pulled, items);
         self.pulled += count;
         self.in_flight += count;
-        while self.parts.front().is_some_and(|part| part.is_stale()) {
+        while self.parts.front().is_some_and(|part| part.is_begun()) {
             self.parts.pop_front();
         }
         let part = Arc::clone(&expected.part);
         self.parts.push_back(Arc::clone(&part));
         self.expected.push_back(expected);
-        if let Err(error) = (self.control.submit)(part.as_task()) {
-            self.close(self.control.terms.ended().unwrap_or(error));
+        match (self.control.submit)(Arc::clone(&part).as_task()) {
+            Ok(ticket) => part.set_ticket(ticket),
+            Err(error) => self.close(self.control.terms.ended().unwrap_or(error)),
         }
     }
 
@@ -370,7 +371,7 @@ where
 
     fn wait_unwatched(&mut self, deadline: Option<Instant>) -> bool {
         let terms = Arc::clone(&self.control.terms);
-        if worker::is_of(terms.workers.id) && self.help() {
+        if self.help() {
             return true;
         }
         let cost = self.control.cost.load(Ordering::Relaxed);
@@ -414,10 +415,11 @@ where
 
     /// As one of the pool's workers, runs a chunk of this stream that nobody has begun.
     fn help(&mut self) -> bool {
+        let workers = &self.control.terms.workers;
+        let Some(worker) = workers.this_worker() else { return false };
         while let Some(part) = self.parts.pop_front() {
-            if !part.is_stale() {
-                worker::run(part.as_task());
-                self.control.terms.workers.begun_elsewhere();
+            if let Some(entry) = workers.withdraw(part.ticket()) {
+                worker::run(entry, worker);
                 return true;
             }
         }
@@ -453,14 +455,11 @@ impl<I: Iterator, R> Imap<'_, I, R> {
         for expected in self.expected.drain(..) {
             // A piece is not yet among the parts.
             for piece in expected.part.take_pieces() {
-                piece.part.abandon();
+                self.control.abandon(&*piece.part);
             }
         }
         for part in self.parts.drain(..) {
-            if !part.is_stale() {
-                part.abandon();
-                self.control.terms.workers.begun_elsewhere();
-            }
+            self.control.abandon(&*part);
         }
     }
 }

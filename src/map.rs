@@ -13,7 +13,6 @@ use crate::panic::{Panic, catch, discard};
 use crate::raw::{self, Run, Slots};
 use crate::source::{Pulled, Ranges};
 use crate::terms::{Order, Terms};
-use crate::worker;
 
 /// Maps `f` over `items`, in order.
 pub(crate) fn map<M, I, F, R, E>(order: &Order<'_>, f: F, items: I) -> Result<Vec<R>, TryError<E>>
@@ -81,7 +80,7 @@ where
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
-        let counted = self.order.workers.life.is_some();
+        let counted = self.order.workers.max_tasks.is_some();
         let len = match catch(|| items.size_hint()) {
             Ok((low, high)) => (Some(low) == high).then_some(low),
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0))).into()),
@@ -109,7 +108,7 @@ where
 impl<F, R> Start<'_, '_, F, R> {
     fn cut(&self, len: Option<usize>) -> Cut {
         let workers = self.order.workers;
-        Cut::new(self.order.chunksize, workers.life.is_some(), len, workers.count)
+        Cut::new(self.order.chunksize, workers.max_tasks.is_some(), len, workers.count)
     }
 }
 
@@ -135,7 +134,7 @@ where
         let workers = &terms.workers;
         let len = slots.len();
         // In front of the caller, if that is a worker and takes part.
-        let seat = worker::of(workers.id).map_or(0, |worker| worker.index);
+        let seat = workers.this_worker().map_or(0, |worker| worker.index);
         let source = Ranges::new(producer, slots, workers.count, seat);
         Engine::new(f, terms, source, cut, Some(len)).run()
     }

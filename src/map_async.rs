@@ -10,12 +10,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::Waker;
 
 use rayon::iter::IndexedParallelIterator;
 
-use crate::call::{Kind, Pending, poll, queue, refused, submit_leased};
-use crate::cell::{Callback, Cell, Outcome};
+use crate::call::{Kind, Pending, poll, refused, submit_by};
+use crate::cell::{Callback, Cell, Outcome, Wake};
 use crate::chunk::Cut;
 use crate::chunked;
 use crate::engine::{Caller, Engine};
@@ -24,7 +23,7 @@ use crate::iterable::{Iterable, Visitor};
 use crate::map::map;
 use crate::options::only_pool;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::{Task, TaskRef};
+use crate::queue::{Task, TaskRef, Ticket, Tickets};
 use crate::raw::Room;
 use crate::source::Pulled;
 use crate::sync::{Mutex, lock};
@@ -33,10 +32,10 @@ use crate::worker::{self, Cancellable, Worker};
 
 /// Submits `f` over `items`.
 ///
-/// What is queued is queued in the form that `lease` makes of it: what borrows cannot be queued as it is.
+/// `submit` queues it, and the shares of other workers later.
 pub(crate) fn map_async<'s, M, I, F, R>(
     order: &Order<'_>,
-    lease: impl Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     f: F,
     items: I,
 ) -> Arc<dyn Pending<Vec<R>> + 's>
@@ -47,15 +46,15 @@ where
     R: Send + 's,
 {
     let workers = order.workers;
-    if workers.life.is_some() && workers.serial.is_none() {
-        return chunked::map_async(order, lease, f, items);
+    if workers.max_tasks.is_some() && !workers.is_serial {
+        return chunked::map_async(order, submit, f, items);
     }
-    items.accept(Start { order, lease, f })
+    items.accept(Start { order, submit, f })
 }
 
 struct Start<'o, 'w, L, F> {
     order: &'o Order<'w>,
-    lease: L,
+    submit: L,
     f: F,
 }
 
@@ -63,25 +62,25 @@ impl<'s, L, F> Start<'_, '_, L, F> {
     /// One task that does all of it, with the others' help.
     fn whole<M, I, R>(self, items: I) -> Arc<dyn Pending<Vec<R>> + 's>
     where
-        L: Fn(Arc<dyn Task + 's>) -> TaskRef,
+        L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
         I: Iterable<M> + Send + 's,
         F: Fn(I::Item) -> R + Send + Sync + 's,
         R: Send + 's,
     {
-        let Start { order, lease, f } = self;
+        let Start { order, submit, f } = self;
         let Order { workers, chunksize, deadline, watch } = order.clone();
         let shared = Arc::clone(workers);
         let work = move || {
             let order = Order { workers: &shared, chunksize, deadline, watch };
             map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
         };
-        submit_leased(order, Kind::Driver, work, lease)
+        submit_by(order, Kind::Driver, work, submit)
     }
 }
 
 impl<'s, L, F, T, R> Visitor<'s, T> for Start<'_, '_, L, F>
 where
-    L: Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     F: Fn(T) -> R + Send + Sync + 's,
     T: Send + 's,
     R: Send + 's,
@@ -94,24 +93,25 @@ where
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
         let workers = self.order.workers;
-        if workers.serial.is_some() {
+        if workers.is_serial {
             return self.whole(items);
         }
         if let Err(error) = workers.admit() {
             return refused(workers, error);
         }
-        let Start { order, lease, f } = self;
+        let Start { order, submit, f } = self;
         let terms = Arc::new(Terms::new(order));
         let work = Work { f: move |item| Ok::<R, Infallible>(f(item)), items };
-        let state = State { going: None, calls: 0, inside: 0 };
+        let state = State { going: None, tickets: Tickets::default(), inside: 0 };
         let map = Arc::new(MapAsync {
             terms,
             chunksize: order.chunksize,
             cell: Cell::new(work),
-            lease,
+            submit,
             state: Mutex::new(state),
         });
-        queue(workers, map.leased(), |error| _ = map.cell.resolve(Err(error)));
+        // Refused, it was skipped, and the cell has the error.
+        let _ = map.queue();
         map
     }
 }
@@ -125,7 +125,7 @@ where
     terms: Arc<Terms>,
     chunksize: Option<usize>,
     cell: Cell<Work<G, I>, Vec<R>>,
-    lease: L,
+    submit: L,
     state: Mutex<State<Going<'s, G, I, R>>>,
 }
 
@@ -148,23 +148,32 @@ where
 struct State<N> {
     /// Gone when the last worker has left.
     going: Option<Arc<N>>,
-    /// How many workers were called, besides the first, and have not come. In the queue there is an
-    /// entry for each, and one more for each time that somebody who waits for the map came in a
-    /// worker's place.
-    calls: usize,
+    /// The places in the queue of those workers that were called and have not come, and perhaps of some that
+    /// have.
+    tickets: Tickets,
     /// How many workers are at it, each with a reference to what is going on.
     inside: usize,
 }
 
 impl<'s, L, G, I, R> MapAsync<'s, L, G, I, R>
 where
-    L: Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
 {
-    fn leased(self: &Arc<Self>) -> TaskRef {
-        (self.lease)(Arc::clone(self) as Arc<dyn Task + 's>)
+    /// Calls a worker.
+    fn queue(self: &Arc<Self>) -> Result<(), Error> {
+        let ticket = (self.submit)(Arc::clone(self) as Arc<dyn Task + 's>)?;
+        let most = self.terms.workers.count;
+        lock(&self.state).tickets.push(ticket, most);
+        Ok(())
+    }
+
+    /// Takes out of the queue what nobody has come for.
+    fn skip_queued(&self) {
+        let tickets = std::mem::take(&mut lock(&self.state).tickets);
+        self.terms.workers.skip_queued(tickets);
     }
 
     /// The first worker comes.
@@ -199,16 +208,15 @@ where
         Ok(going)
     }
 
-    /// Another worker comes, if one is called for.
+    /// Another worker comes, if it is not over.
     fn enter(&self) -> Option<Arc<Going<'s, G, I, R>>> {
         let mut state = lock(&self.state);
-        state.calls = state.calls.checked_sub(1)?;
         let going = state.going.clone()?;
         state.inside += 1;
         Some(going)
     }
 
-    /// Does a share; the last to go takes with him what was going on.
+    /// Does a share; the last to go takes along what was going on.
     fn share(
         self: &Arc<Self>,
         worker: &Worker,
@@ -218,7 +226,7 @@ where
             going.engine.join(worker, self);
             let mut state = lock(&self.state);
             // The last does not go while there is work: those that found the iterator busy were called
-            // back by whoever was in it, and he by nobody.
+            // back by the one that was in it, and that one by nobody.
             if state.inside > 1 || !going.engine.has_work() {
                 state.inside -= 1;
                 drop(going);
@@ -238,6 +246,8 @@ where
             None => self.enter(),
         };
         if let Some(Going { engine, room }) = going.and_then(|going| self.share(worker, going)) {
+            // Nobody need come any more; those who came late find nothing.
+            self.skip_queued();
             let (runs, rest) = engine.finish(None);
             let mut results = room.map_or_else(Vec::new, |room| room.collect(runs));
             let outcome = rest.finish(&mut results).map(|()| results).map_err(only_pool);
@@ -251,16 +261,15 @@ where
 
 impl<'s, L, G, I, R> Caller for Arc<MapAsync<'s, L, G, I, R>>
 where
-    L: Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
 {
     fn call(&self) {
-        lock(&self.state).calls += 1;
-        // Refused only when the threads are gone, and whoever calls is on one of them.
-        let _ = self.terms.workers.submit(self.leased());
-        // Who waits for the result may be a worker, and come himself.
+        // Refused only when the threads are gone, and the caller is on one of them.
+        let _ = self.queue();
+        // Who waits for the result may be a worker, and come too.
         self.cell.wake();
     }
 
@@ -271,36 +280,34 @@ where
 
 impl<'s, L, G, I, R> Task for MapAsync<'s, L, G, I, R>
 where
-    L: Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
 {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, worker: &Worker) {
         if let Some(error) = self.terms.ended() {
             self.cell.resolve_queued(Err(error));
         }
-        let Some(worker) = worker::of(self.terms.workers.id) else { return };
         let work = self.cell.begin();
-        let signal = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
-        // The callbacks too: what they submit is no business of a task below this one.
-        worker::in_task(signal, || {
-            if let Err(payload) = catch(|| self.work(&worker, work)) {
+        let task = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
+        // The callbacks too: they are no code of a task below this one.
+        worker::in_task(task, || {
+            if let Err(payload) = catch(|| self.work(worker, work)) {
                 // No fault of the user's ends here, but then somebody is to hear of it.
                 self.cell.resolve(Err(Error::Panicked(Panic::new(payload, None))));
             }
         });
     }
 
-    fn is_stale(&self) -> bool {
-        let state = lock(&self.state);
-        !self.cell.is_queued() && (state.calls == 0 || state.going.is_none())
+    fn skip(self: Arc<Self>, why: Error) {
+        self.cell.resolve_queued(Err(why));
     }
 }
 
 impl<'s, L, G, I, R> Pending<Vec<R>> for MapAsync<'s, L, G, I, R>
 where
-    L: Fn(Arc<dyn Task + 's>) -> TaskRef + Send + Sync + 's,
+    L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
@@ -309,8 +316,27 @@ where
         &self.terms
     }
 
-    fn poll(&self, waker: Option<&Waker>) -> bool {
-        poll(&self.terms, &self.cell, waker)
+    fn poll(&self, wake: Wake<'_>) -> bool {
+        poll(self, &self.cell, wake)
+    }
+
+    fn withdraw(&self) -> Option<TaskRef> {
+        let mut tickets = std::mem::take(&mut lock(&self.state).tickets);
+        let entry = self.terms.workers.runners.withdraw_one(&mut tickets);
+        let most = self.terms.workers.count;
+        let mut state = lock(&self.state);
+        while let Some(ticket) = tickets.pop() {
+            state.tickets.push(ticket, most);
+        }
+        entry
+    }
+
+    fn is_queued(&self) -> bool {
+        !lock(&self.state).tickets.is_empty()
+    }
+
+    fn is_calling_here(&self) -> bool {
+        self.cell.is_calling_here()
     }
 
     fn try_take(&self) -> Option<Outcome<Vec<R>>> {
@@ -327,17 +353,14 @@ where
 
     fn cancel(&self) -> bool {
         self.terms.cancel();
-        self.cell.resolve_queued(Err(Error::Cancelled))
+        let cancelled = self.cell.resolve_queued(Err(Error::Cancelled));
+        if cancelled {
+            self.skip_queued();
+        }
+        cancelled
     }
 
     fn detach(&self) {
         self.cell.detach();
-    }
-
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a,
-    {
-        self
     }
 }

@@ -14,7 +14,7 @@ use crate::map::{map, map_into};
 use crate::map_async::map_async;
 use crate::pool::Pool;
 use crate::progress::Progress;
-use crate::queue::Task;
+use crate::queue::{Task, Ticket};
 use crate::reduce::{Reduce, Total, reduce};
 use crate::result::{AsyncResult, failed};
 use crate::scope::{self, Scope};
@@ -24,6 +24,7 @@ use crate::sync::Instant;
 use crate::terms::Order;
 use crate::wait;
 use crate::watch::Watch;
+use crate::workers::Workers;
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
@@ -311,7 +312,7 @@ impl<'p> Options<'p> {
         R: Send + 'static,
     {
         match self.order_async("map_async") {
-            Ok(order) => AsyncResult::new(map_async(&order, |task| task, f, items)),
+            Ok(order) => AsyncResult::new(map_async(&order, submitter(order.workers), f, items)),
             Err(error) => failed(&self.pool.workers, error),
         }
     }
@@ -412,16 +413,14 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        let workers = Arc::clone(&self.pool.workers);
-        let submit = move |part: Arc<dyn Task>| workers.submit(part);
-        self.stream_by(ordered, submit, f, items)
+        self.stream_by(ordered, submitter(&self.pool.workers), f, items)
     }
 
     /// A stream whose chunks are queued by `submit`.
     pub(crate) fn stream_by<'s, I, F, R>(
         &self,
         ordered: bool,
-        submit: impl Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's,
+        submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
         f: F,
         items: I,
     ) -> Imap<'s, I, R>
@@ -445,6 +444,14 @@ impl<'p> Options<'p> {
 }
 
 /// The error of a map whose items cannot fail by themselves.
+/// What queues tasks that borrow nothing.
+fn submitter(
+    workers: &Arc<Workers>,
+) -> impl Fn(Arc<dyn Task>) -> Result<Ticket, Error> + Send + Sync + 'static {
+    let workers = Arc::clone(workers);
+    move |task| workers.submit(task)
+}
+
 pub(crate) fn only_pool(error: TryError<Infallible>) -> Error {
     match error {
         TryError::Pool(error) => error,

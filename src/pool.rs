@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::builder::Builder;
-use crate::drainers::State;
 use crate::error::{Error, TryError};
 use crate::imap::Imap;
 use crate::insights::Insights;
@@ -16,6 +15,7 @@ use crate::iterable::Iterable;
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::result::AsyncResult;
+use crate::runners::State;
 use crate::scope::Scope;
 use crate::seed::Seeded;
 use crate::star::{Apply, Star};

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::call::{Pending, refused};
+use crate::cell::Wake;
 use crate::error::Error;
 use crate::sync::Instant;
 use crate::wait;
@@ -89,7 +90,10 @@ impl<T> AsyncResult<T> {
                 self.taken = true;
                 return outcome;
             }
-            self.wait_until(None);
+            if !self.wait_until(None) {
+                // Only in a callback of its own.
+                return Err(Error::WouldDeadlock);
+            }
         }
     }
 
@@ -120,6 +124,7 @@ impl<T> AsyncResult<T> {
     pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
         match self.wait_until(wait::deadline(timeout)) {
             true => self.wait_and_take(),
+            false if self.task.is_calling_here() => Err(Error::WouldDeadlock),
             false => Err(Error::Timeout),
         }
     }
@@ -165,7 +170,7 @@ impl<T> AsyncResult<T> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn ready(&self) -> bool {
-        self.task.poll(None)
+        self.task.poll(Wake::Nobody)
     }
 
     /// Whether the result is a value; also after it was taken.
@@ -181,7 +186,7 @@ impl<T> AsyncResult<T> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn successful(&self) -> Result<bool, Error> {
-        self.task.poll(None);
+        self.task.poll(Wake::Nobody);
         self.task.successful()
     }
 
@@ -254,25 +259,30 @@ impl<T> AsyncResult<T> {
         self
     }
 
+    /// Waits for the outcome; false if the time was up first, or if it would never come.
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
         let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
         let is_worker = worker::is_of(workers.id);
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // Up when the call's own time is, too: the look after that makes it an `Err(Timeout)`, unless
-        // somebody else is just giving it its outcome; for him it waits as long as it was asked to.
+        // somebody else is just giving it its outcome; for that it waits as long as it was asked to.
         let mut end = [deadline, own].into_iter().flatten().min();
         loop {
-            if self.task.poll(None) {
+            if self.task.poll(Wake::Nobody) {
                 return true;
+            }
+            if self.task.is_calling_here() {
+                return false;
             }
             if !passed() && self.help() {
                 continue;
             }
             let up = workers.wait(end, |waker| {
-                self.task.poll(Some(waker)) || is_worker && !passed() && !self.task.is_stale()
+                self.task.poll(Wake::Thread(waker))
+                    || is_worker && !passed() && self.task.is_queued()
             });
             if !up && end == deadline {
-                return self.task.poll(None);
+                return self.task.poll(Wake::Nobody);
             }
             if !up {
                 end = deadline;
@@ -280,24 +290,17 @@ impl<T> AsyncResult<T> {
         }
     }
 
-    /// As one of the pool's workers, runs a task that this thread may have to wait for; false if
-    /// there is none. See `worker.rs` for which, and why no others.
+    /// As one of the pool's workers, runs what this thread waits for, if nobody has begun it. See `worker.rs` for
+    /// why nothing else.
     fn help(&self) -> bool {
-        let workers = &self.task.terms().workers;
-        if !worker::is_of(workers.id) {
-            return false;
-        }
-        let task = if self.task.is_stale() {
-            match worker::next_child() {
-                Some(child) => child,
-                None => return false,
+        let Some(worker) = self.task.terms().workers.this_worker() else { return false };
+        match self.task.withdraw() {
+            Some(entry) => {
+                worker::run(entry, worker);
+                true
             }
-        } else {
-            Arc::clone(&self.task).as_task()
-        };
-        worker::run(task);
-        workers.begun_elsewhere();
-        true
+            None => false,
+        }
     }
 }
 
@@ -378,11 +381,14 @@ impl<T> Future for AsyncResult<T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        while !self.task.poll(None) && self.help() {}
+        while !self.task.poll(Wake::Nobody) && self.help() {}
         let this = &mut *self;
+        if this.task.is_calling_here() {
+            return Poll::Ready(Err(Error::WouldDeadlock));
+        }
         let sleepers = &this.task.terms().workers.sleepers;
         sleepers.add(&mut this.ticket, context.waker());
-        if !this.task.poll(Some(context.waker())) {
+        if !this.task.poll(Wake::Future(context.waker())) {
             return Poll::Pending;
         }
         sleepers.remove(&mut this.ticket);

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::call::{Kind, Pending, refused, submit_leased};
+use crate::call::{Kind, Pending, refused, submit_by};
 use crate::error::Error;
 use crate::imap::Imap;
 use crate::iterable::Iterable;
 use crate::map_async::map_async;
 use crate::options::Options;
-use crate::queue::{Task, TaskRef};
-use crate::raw::{self, Bound, Leases};
+use crate::queue::{Task, Ticket};
+use crate::raw::{self, Bound, Lease, Leases};
 use crate::result::AsyncResult;
 use crate::star::Apply;
 use crate::worker;
+use crate::workers::Workers;
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
 /// with closures and items that may borrow what lives longer than the scope.
@@ -74,8 +75,34 @@ pub(crate) fn scope<'env, F, R>(options: Options<'env>, body: F) -> R
 where
     F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
 {
-    let is_worker = worker::is_of(options.pool.workers.id);
-    raw::scope(is_worker, |leases| body(Scope { options, leases }))
+    let workers = &options.pool.workers;
+    raw::scope(&|lease| attend(workers, lease), |leases| body(Scope { options, leases }))
+}
+
+/// Waits for a task of a scope that is ending. One that nobody has begun is run here, if this is a worker, and
+/// skipped as soon as nobody shall wait for it any more.
+fn attend(workers: &Arc<Workers>, lease: &Lease) {
+    let this_worker = workers.this_worker();
+    let mut ended = false;
+    while !lease.is_over() {
+        let wants_ticket = this_worker.is_some() || ended;
+        let ticket = if wants_ticket { lease.take_ticket() } else { None };
+        match (ticket.and_then(|ticket| workers.withdraw(ticket)), this_worker) {
+            // A worker skips it by itself, if it is to be.
+            (Some(entry), Some(worker)) => worker::run(entry, worker),
+            (Some(entry), None) => {
+                let terminated = workers.is_terminated();
+                worker::skip(entry, if terminated { workers.ended() } else { Error::Timeout });
+            }
+            (None, _) => {
+                // Woken by the thread that runs it, by the one that submits it, and by `terminate`.
+                let in_time = workers.wait(lease.deadline.filter(|_| !ended), |waker| {
+                    lease.poll(waker, wants_ticket) || !ended && workers.is_terminated()
+                });
+                ended |= !in_time || workers.is_terminated();
+            }
+        }
+    }
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
@@ -96,7 +123,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         ScopedResult::new(match self.options.order_apply() {
             Ok(order) => {
                 let work = move || Ok(f.apply(args));
-                submit_leased(&order, Kind::Task, work, |task| self.lease(task))
+                submit_by(&order, Kind::Task, work, |task| self.submit(task))
             }
             Err(error) => refused(&self.options.pool.workers, error),
         })
@@ -118,9 +145,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Fn(I::Item) -> R + Send + Sync + 'scope,
         R: Send + 'scope,
     {
-        let leases = self.leases;
         ScopedResult::new(match self.options.order_async("map_async") {
-            Ok(order) => map_async(&order, move |task| leases.lease(task), f, items),
+            Ok(order) => map_async(&order, self.submitter(), f, items),
             Err(error) => refused(&self.options.pool.workers, error),
         })
     }
@@ -174,13 +200,21 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Fn(I::Item) -> R + Send + Sync + 'scope,
         R: Send + 'scope,
     {
-        let (workers, leases) = (Arc::clone(&self.options.pool.workers), self.leases);
-        let submit = move |part: Arc<dyn Task + 'scope>| workers.submit(leases.lease(part));
-        self.options.stream_by(ordered, submit, f, items)
+        self.options.stream_by(ordered, self.submitter(), f, items)
     }
 
-    fn lease(&self, task: Arc<dyn Task + 'scope>) -> TaskRef {
-        self.leases.lease(task)
+    fn submit(&self, task: Arc<dyn Task + 'scope>) -> Result<Ticket, Error> {
+        self.submitter()(task)
+    }
+
+    /// The same for calls that submit more tasks later.
+    fn submitter(
+        &self,
+    ) -> impl Fn(Arc<dyn Task + 'scope>) -> Result<Ticket, Error> + Send + Sync + use<'scope, 'env>
+    {
+        let (workers, leases) = (Arc::clone(&self.options.pool.workers), self.leases);
+        let deadline = self.options.deadline().ok().flatten();
+        move |task| leases.lease(task, deadline, |lease| workers.submit(lease))
     }
 }
 

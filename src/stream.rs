@@ -7,12 +7,12 @@ use std::task::Waker;
 use crate::chunk::LATE;
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::Task;
+use crate::queue::{Task, Ticket};
 use crate::raw::{Reader, Writer, lane};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::wait;
-use crate::worker::{self, Cancellable};
+use crate::worker::{self, Cancellable, Worker};
 
 /// What the consumer and the chunks of one stream share.
 pub(crate) struct Control<'s> {
@@ -26,13 +26,22 @@ pub(crate) struct Control<'s> {
     pub(crate) bell: Bell,
 }
 
-type Submit<'s> = dyn Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's;
+type Submit<'s> = dyn Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's;
 
 impl Control<'_> {
     /// Whether what is not begun shall not begin.
     #[inline]
     fn is_over(&self) -> bool {
         self.terms.is_asked_to_stop() || self.terms.ended().is_some()
+    }
+
+    /// Drops the items of `part` if it was not begun, and takes it out of the queue.
+    pub(crate) fn abandon<R>(&self, part: &(dyn Part<R> + '_)) {
+        part.abandon();
+        // In a scope its entry is waited for.
+        if let Some(entry) = self.terms.workers.withdraw(part.ticket()) {
+            worker::skip(entry, Error::Cancelled);
+        }
     }
 }
 
@@ -82,6 +91,15 @@ pub(crate) trait Part<R>: Task {
     /// Drops its items if it was not begun.
     fn abandon(&self);
 
+    /// Whether it was begun or abandoned.
+    fn is_begun(&self) -> bool;
+
+    /// Its place in the queue.
+    fn ticket(&self) -> Ticket;
+
+    /// It was queued there.
+    fn set_ticket(&self, ticket: Ticket);
+
     fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
     where
         Self: 'a;
@@ -96,6 +114,8 @@ pub(crate) struct Chunk<'s, F, T, R> {
     /// by what is left in the queue.
     work: Mutex<Option<Work<F, T, R>>>,
     pieces: Mutex<Vec<Expected<'s, R>>>,
+    /// Its place in the queue, as [`Ticket::to_bits`].
+    ticket: AtomicU64,
 }
 
 struct Work<F, T, R> {
@@ -124,13 +144,14 @@ where
             first,
             work: Mutex::new(Some(Work { f: Arc::clone(f), items, results })),
             pieces: Mutex::default(),
+            ticket: AtomicU64::new(0),
         });
         Expected { reader, left, part }
     }
 
-    fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
+    fn run_items(&self, worker: &Worker, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
         let look = (items.len() / 8).max(1);
-        let mut observer = self.control.terms.observe();
+        let mut observer = self.control.terms.observe(worker);
         if let Some(observer) = &mut observer {
             observer.begin(self.first);
         }
@@ -190,8 +211,9 @@ where
         self.control.bell.ring();
         for part in parts {
             // Refused only by a pool that is terminated, which ends the stream.
-            if (self.control.submit)(Arc::clone(&part).as_task()).is_err() {
-                part.abandon();
+            match (self.control.submit)(Arc::clone(&part).as_task()) {
+                Ok(ticket) => part.set_ticket(ticket),
+                Err(_) => part.abandon(),
             }
         }
     }
@@ -203,7 +225,7 @@ where
     T: Send + 's,
     R: Send + 's,
 {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, worker: &Worker) {
         let Some(Work { f, items, mut results }) = lock(&self.work).take() else { return };
         if self.control.is_over() {
             discard(f);
@@ -213,11 +235,11 @@ where
             self.control.bell.ring();
             return;
         }
-        self.control.terms.workers.count_task();
+        worker.count();
         let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
         let caller = &self.control.terms.caller;
         let (first, count) = (self.first, items.len());
-        let run = || self.run_items(&f, items, &mut results);
+        let run = || self.run_items(worker, &f, items, &mut results);
         worker::in_task(signal, || caller.in_chunk(first, count, run));
         discard(f);
         discard(results);
@@ -226,8 +248,8 @@ where
         }
     }
 
-    fn is_stale(&self) -> bool {
-        lock(&self.work).is_none()
+    fn skip(self: Arc<Self>, _: Error) {
+        self.abandon();
     }
 }
 
@@ -251,6 +273,19 @@ where
     fn abandon(&self) {
         let work = lock(&self.work).take();
         discard(work);
+    }
+
+    fn is_begun(&self) -> bool {
+        lock(&self.work).is_none()
+    }
+
+    fn ticket(&self) -> Ticket {
+        // ORDERING (of both): a consumer that does not see it yet leaves the part to the workers.
+        Ticket::from_bits(self.ticket.load(Ordering::Relaxed))
+    }
+
+    fn set_ticket(&self, ticket: Ticket) {
+        self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
     }
 
     fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>

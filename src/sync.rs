@@ -6,7 +6,6 @@ use std::sync::PoisonError;
 
 #[cfg(not(loom))]
 pub(crate) use {
-    crossbeam_deque::Injector,
     crossbeam_utils::sync::{Parker, Unparker},
     std::sync::{Arc, Mutex, MutexGuard, atomic},
     std::thread_local,
@@ -17,7 +16,7 @@ pub(crate) use {
 pub(crate) use {
     loom::cell::UnsafeCell,
     loom::sync::{Arc, Mutex, MutexGuard, atomic},
-    modelled::{Injector, Instant, Parker, Unparker, thread_local},
+    modelled::{Instant, Parker, Unparker, thread_local},
 };
 
 /// Locks `mutex`, whatever happened to an earlier holder.
@@ -48,11 +47,8 @@ impl<T> UnsafeCell<T> {
 /// What loom does not have.
 #[cfg(loom)]
 mod modelled {
-    use super::atomic::{AtomicUsize, Ordering};
     use super::{Arc, Mutex, lock};
-    use crossbeam_deque::Steal;
     use loom::sync::Condvar;
-    use std::collections::VecDeque;
     use std::ops::{Add, Sub};
     use std::time::Duration;
 
@@ -63,43 +59,6 @@ mod modelled {
         };
     }
     pub(crate) use local as thread_local;
-
-    /// A queue that promises less than crossbeam's: who asks whether it is empty learns nothing else, and
-    /// may be told what was true before.
-    pub(crate) struct Injector<T> {
-        tasks: Mutex<VecDeque<T>>,
-        len: AtomicUsize,
-    }
-
-    impl<T> Injector<T> {
-        pub(crate) fn new() -> Self {
-            Injector { tasks: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
-        }
-
-        pub(crate) fn push(&self, task: T) {
-            let mut tasks = lock(&self.tasks);
-            tasks.push_back(task);
-            self.len.fetch_add(1, Ordering::Relaxed);
-        }
-
-        pub(crate) fn steal(&self) -> Steal<T> {
-            if self.is_empty() {
-                return Steal::Empty;
-            }
-            let mut tasks = lock(&self.tasks);
-            let Some(task) = tasks.pop_front() else { return Steal::Empty };
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            Steal::Success(task)
-        }
-
-        pub(crate) fn is_empty(&self) -> bool {
-            self.len() == 0
-        }
-
-        pub(crate) fn len(&self) -> usize {
-            self.len.load(Ordering::Relaxed)
-        }
-    }
 
     /// Time stands still in a model, as it must: each run of it is to be the same.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +75,10 @@ mod modelled {
 
         pub(crate) fn checked_add(&self, time: Duration) -> Option<Self> {
             self.0.checked_add(time).map(Instant)
+        }
+
+        pub(crate) fn checked_duration_since(&self, earlier: Self) -> Option<Duration> {
+            self.0.checked_sub(earlier.0)
         }
     }
 

@@ -67,7 +67,7 @@ impl Terms {
 
     /// Of a call that the running task waits for.
     pub(crate) fn of_blocking(order: &Order<'_>) -> Arc<Self> {
-        Arc::new(Terms { outer: worker::signal(), ..Terms::new(order) })
+        Arc::new(Terms { outer: worker::running_task(), ..Terms::new(order) })
     }
 
     /// Why nobody shall wait for it any more.
@@ -82,26 +82,20 @@ impl Terms {
         }
     }
 
-    /// The calling worker's part of the call, if that is watched.
-    pub(crate) fn observe(&self) -> Option<Observer<'_>> {
-        self.watch.as_ref()?;
-        self.observe_as(&*worker::of(self.workers.id)?)
-    }
-
-    /// The same for who knows which worker it is.
+    /// The part that `worker` has in the call, if that is watched.
     #[inline]
-    pub(crate) fn observe_as(&self, worker: &Worker) -> Option<Observer<'_>> {
+    pub(crate) fn observe(&self, worker: &Worker) -> Option<Observer<'_>> {
         let watch = self.watch.as_deref()?;
         if let Some(record) = watch.record() {
-            record.saw_queue(self.workers.drainers.queued());
+            record.saw_queue(self.workers.runners.queued());
         }
         Some(watch.observe(worker))
     }
 
-    /// Runs a call of a single function on the calling thread, a worker.
-    pub(crate) fn in_task<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.workers.count_task();
-        let (Some(watch), Some(mut observer)) = (&self.watch, self.observe()) else {
+    /// Runs a call of a single function on the calling thread, which is `worker`.
+    pub(crate) fn in_task<R>(&self, worker: &Worker, f: impl FnOnce() -> R) -> R {
+        worker.count();
+        let (Some(watch), Some(mut observer)) = (&self.watch, self.observe(worker)) else {
             return self.caller.in_task(f);
         };
         watch.begin(Some(1));

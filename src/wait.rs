@@ -23,7 +23,10 @@ pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
 const MOMENT: Duration = Duration::from_micros(20);
 
 /// Whether `ready` returns true within a moment. The thread does not sleep, but lets others run that
-/// want its core: one of them may be who makes it true.
+/// want its core: one of them may be the one that makes it true.
+///
+/// On a machine that has more to do than cores, to let others run takes milliseconds: then it is left out for a
+/// while, for a thread that sleeps and is woken comes before those that want to go on.
 pub(crate) fn a_moment(mut ready: impl FnMut() -> bool) -> bool {
     if cfg!(loom) {
         // There is no time in a model.
@@ -36,13 +39,58 @@ pub(crate) fn a_moment(mut ready: impl FnMut() -> bool) -> bool {
         std::hint::spin_loop();
     }
     let start = Instant::now();
+    if crowd::is_known(start) {
+        return false;
+    }
+    let mut before = start;
     loop {
         std::thread::yield_now();
+        let now = Instant::now();
+        crowd::learn(now, now - before);
         if ready() {
             return true;
         }
-        if start.elapsed() > MOMENT {
+        if now - start > MOMENT || crowd::is_known(now) {
             return false;
+        }
+        before = now;
+    }
+}
+
+/// Whether others than this program want its cores.
+mod crowd {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use crate::sync::Instant;
+
+    /// A core that was let go for longer than this was taken by somebody who kept it.
+    const LONG: Duration = Duration::from_micros(200);
+
+    /// For how many times as long as that took nobody lets go again: so it costs one part in as many.
+    const PAUSE: u32 = 32;
+
+    /// Until when, in nanoseconds from `origin`.
+    static KNOWN_UNTIL: AtomicU64 = AtomicU64::new(0);
+
+    fn nanos(moment: Instant) -> u64 {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        moment
+            .checked_duration_since(*ORIGIN.get_or_init(|| moment))
+            .map_or(0, |time| time.as_nanos() as u64)
+    }
+
+    // ORDERING (of both): an estimate.
+    pub(super) fn is_known(now: Instant) -> bool {
+        let until = KNOWN_UNTIL.load(Ordering::Relaxed);
+        until > 0 && nanos(now) < until
+    }
+
+    /// The core was let go, and was back after `time`.
+    pub(super) fn learn(now: Instant, time: Duration) {
+        if time > LONG {
+            KNOWN_UNTIL.store(nanos(now + PAUSE * time), Ordering::Relaxed);
         }
     }
 }
@@ -100,7 +148,9 @@ fn with_parker<R>(f: impl FnOnce(&Parker, &Waker) -> R) -> R {
     result
 }
 
-/// The wakers of all who wait for one thing. The first takes no allocation.
+/// The wakers of the threads that wait for one thing. The first takes no allocation.
+///
+/// Of this module's own wakers, which may be cloned under a lock; one of a future is the user's code.
 #[derive(Default)]
 pub(crate) struct Wakers {
     first: Option<Waker>,
@@ -145,13 +195,22 @@ impl Event {
         wakers.wake();
     }
 
+    /// Whether it has happened; if not, `waker` is woken when it does.
+    pub(crate) fn poll(&self, waker: &Waker) -> bool {
+        let mut state = lock(&self.0);
+        if !state.0 {
+            state.1.add(waker);
+        }
+        state.0
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        lock(&self.0).0
+    }
+
     /// Woken by [`set`](Event::set); false when the time was up first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        until(deadline, |waker| {
-            let mut state = lock(&self.0);
-            state.1.add(waker);
-            state.0
-        })
+        until(deadline, |waker| self.poll(waker))
     }
 }
 
@@ -168,6 +227,12 @@ struct Table {
 impl Sleepers {
     /// Registers `waker`, in the place of the one that `ticket` stands for if there is one.
     pub(crate) fn add(&self, ticket: &mut Option<u64>, waker: &Waker) {
+        if let Some(number) = *ticket {
+            let table = lock(&self.0);
+            if table.wakers.get(&number).is_some_and(|known| known.will_wake(waker)) {
+                return;
+            }
+        }
         // Cloned before the lock is taken, and the one before dropped after: both may run the user's code.
         let waker = waker.clone();
         let before = {

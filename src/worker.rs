@@ -1,250 +1,283 @@
 //! What a thread knows of itself: which worker it is, and what it is running.
 //!
-//! A wait on a worker *helps*: it runs the awaited task itself if nobody has begun it; else what the
-//! waiting task has submitted besides, oldest first; and only then blocks. It runs nothing else, for
-//! what it runs sits on top of the waiting task's stack: an unrelated task there might wait for the very
-//! task it covers, and neither could go on.
+//! A thread of a pool is one worker from its start to its end, also while its thread-locals are destroyed:
+//! what is kept for that here has no destructor. A thread that calls into a serial pool is that pool's
+//! worker too, for as long; the one does not hide the other.
+//!
+//! A wait on a worker *helps*: it runs what it waits for itself if nobody has begun it, and nothing else.
+//! For what it runs sits on top of the waiting task's stack: anything else there might wait for the very
+//! task that it covers, or for a lock that this one holds, and neither could go on.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::panic::{catch, discard};
 use crate::queue::{Task, TaskRef};
 use crate::sync::{Mutex, lock};
 
-/// One worker of one pool, as far as its thread needs to know it.
+/// One worker of one pool: a place, which one thread after the other has where they are replaced.
+#[derive(Debug)]
 pub(crate) struct Worker {
     /// The pool's number, unique in the process.
     pub(crate) pool: usize,
     pub(crate) index: usize,
-    /// How many came before it in this place. Grows only in a serial pool, whose thread stays.
+    /// How many workers had the place before.
     generation: AtomicUsize,
     /// After how many tasks it is replaced.
-    life: Option<usize>,
-    /// How many tasks it has begun to count.
+    max_tasks: Option<usize>,
+    /// How many tasks it has begun.
     tasks: AtomicUsize,
-    /// Whether a drainer runs on its thread.
-    draining: AtomicBool,
     /// Where values of this worker lie that are dropped when it is replaced.
-    locals: Mutex<Vec<Weak<dyn Locals>>>,
-}
-
-/// What keeps values per worker: a `WorkerLocal`.
-pub(crate) trait Locals: Send + Sync {
-    /// Drops the values of a worker that is being replaced.
-    fn drop_values(&self, worker: &Worker);
+    locals: Arc<LocalsList>,
 }
 
 impl Worker {
-    pub(crate) fn new(pool: usize, index: usize, generation: usize, life: Option<usize>) -> Self {
+    pub(crate) fn new(pool: usize, index: usize, max_tasks: Option<usize>) -> Self {
         Worker {
             pool,
             index,
-            generation: AtomicUsize::new(generation),
-            life,
+            generation: AtomicUsize::new(0),
+            max_tasks,
             tasks: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
-            locals: Mutex::default(),
+            locals: Arc::default(),
         }
     }
 
-    // ORDERING (all of this type): the counters are touched by the worker's own thread; in a serial
-    // pool by its callers, which have nothing to learn from one another but the numbers.
-    pub(crate) fn generation(&self) -> usize {
-        self.generation.load(Ordering::Relaxed)
+    // ORDERING (all of this type): the counters are touched by the worker's own thread, whose start and end
+    // order it with the one before and after; in a serial pool by its callers, which have nothing to learn
+    // from one another but the numbers.
+    fn identity(&self) -> Identity {
+        let generation = self.generation.load(Ordering::Relaxed);
+        Identity { pool: self.pool, index: self.index, generation }
     }
 
     /// Counts a task of this worker: a call or a chunk.
     #[inline]
     pub(crate) fn count(&self) {
-        if self.life.is_some() {
+        if self.max_tasks.is_some() {
             self.tasks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Whether it has done what it is to do before it is replaced.
     #[inline]
-    pub(crate) fn is_spent(&self) -> bool {
-        self.life.is_some_and(|life| self.tasks.load(Ordering::Relaxed) >= life)
+    pub(crate) fn should_retire(&self) -> bool {
+        self.max_tasks.is_some_and(|most| self.tasks.load(Ordering::Relaxed) >= most)
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Begins to count: what its initializer had it do is not among its tasks.
+    pub(crate) fn begin_to_count(&self) {
+        self.tasks.store(0, Ordering::Relaxed);
     }
 
-    /// Runs `drain`, which does not panic, and is draining while it runs.
-    pub(crate) fn draining(&self, drain: impl FnOnce()) {
-        self.draining.store(true, Ordering::Relaxed);
-        drain();
-        self.draining.store(false, Ordering::Relaxed);
-    }
-
-    pub(crate) fn keeps(&self, locals: Weak<dyn Locals>) {
-        lock(&self.locals).push(locals);
-    }
-
-    /// Drops what it hoards. A panic of a value's `Drop` ends here.
-    pub(crate) fn drop_values(&self) {
-        let locals = std::mem::take(&mut *lock(&self.locals));
+    /// Drops what it hoards; whatever comes next in its place is the next generation. A panic of a value's
+    /// `Drop` ends here.
+    pub(crate) fn end_generation(&self) {
+        let before = self.identity();
+        let locals = std::mem::take(&mut *lock(&self.locals.0));
         for locals in locals.iter().filter_map(Weak::upgrade) {
-            locals.drop_values(self);
+            locals.drop_values(before);
             // It may be the last reference by now, and then drops a closure of the user's.
             discard(locals);
         }
-    }
-
-    /// Makes it its own successor: a serial pool has no other thread to be replaced by.
-    pub(crate) fn renew(&self) {
-        self.drop_values();
-        self.tasks.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
+        self.begin_to_count();
     }
 }
 
-/// Something that may be asked whether its outcome is still wanted.
+/// The `WorkerLocal`s that have values of one worker.
+#[derive(Default)]
+struct LocalsList(Mutex<Vec<Weak<dyn Locals>>>);
+
+impl std::fmt::Debug for LocalsList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LocalsList")
+    }
+}
+
+impl LocalsList {
+    fn add(&self, locals: Weak<dyn Locals>) {
+        let mut list = lock(&self.0);
+        if list.len() == list.capacity() {
+            list.retain(|locals| locals.strong_count() > 0);
+            // Room for as many again, so that the next look at all of them is as far off.
+            let alive = list.len();
+            list.reserve(alive.max(4));
+        }
+        list.push(locals);
+    }
+}
+
+/// What keeps values per worker: a `WorkerLocal`.
+pub(crate) trait Locals: Send + Sync {
+    /// Drops the values of a worker that is being replaced.
+    fn drop_values(&self, worker: Identity);
+}
+
+/// Which worker of which pool, and how many came before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    pub(crate) pool: usize,
+    pub(crate) index: usize,
+    pub(crate) generation: usize,
+}
+
+/// A task, as far as it can be asked whether its outcome is still wanted.
 pub(crate) trait Cancellable: Send + Sync {
     fn is_cancelled(&self) -> bool;
 }
 
-/// What the thread is running.
-#[derive(Default)]
-struct Frame {
-    /// Tasks that were submitted from here, oldest first, as far as they are not known to be done. Most
-    /// tasks submit none, and a frame is made for each: so it is small until one does.
-    #[expect(clippy::box_collection, reason = "a frame is moved for each task: 8 bytes, not 32")]
-    children: Option<Box<VecDeque<TaskRef>>>,
-    signal: Option<Arc<dyn Cancellable>>,
+/// A call into a serial pool that the thread is in.
+struct SerialCall {
+    identity: Identity,
+    locals: Arc<LocalsList>,
+    /// The serial pools whose tasks this one was called from.
+    outer: Option<Arc<SerialCall>>,
 }
 
-struct Current {
-    worker: Arc<Worker>,
-    frame: Frame,
+/// What the thread is running.
+#[derive(Default)]
+struct Running {
+    task: Option<Arc<dyn Cancellable>>,
+    serial: Option<Arc<SerialCall>>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    /// The worker that the thread is; from its start to its end.
+    static THREAD: Cell<Option<Identity>> = const { Cell::new(None) };
+
+    /// Not dropped with the thread, so that it is there in the destructors of other thread-locals. It is
+    /// empty by then: who puts something in takes it out.
+    static RUNNING: ManuallyDrop<RefCell<Running>> =
+        const { ManuallyDrop::new(RefCell::new(Running { task: None, serial: None })) };
+
+    /// Of the worker that the thread is; the same of this one.
+    static LOCALS: ManuallyDrop<RefCell<Option<Arc<LocalsList>>>> =
+        const { ManuallyDrop::new(RefCell::new(None)) };
 }
 
-/// Lets `f` see what the thread is; `None` elsewhere, and in the destructors of thread-locals.
-fn with<R>(f: impl FnOnce(&mut Current) -> R) -> Option<R> {
-    let seen = CURRENT.try_with(|current| current.borrow_mut().as_mut().map(f));
-    seen.ok().flatten()
+/// Looks at what the thread runs. `look` runs no code of the user's: it clones or swaps pointers.
+fn running<R>(look: impl FnOnce(&mut Running) -> R) -> R {
+    RUNNING.with(|running| look(&mut running.borrow_mut()))
 }
 
-/// The calling thread is `worker` while `f` runs.
-pub(crate) fn be<R>(worker: Arc<Worker>, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Current>);
+/// The calling thread is `worker` from now on, until it has ended, its thread-locals included. What is returned
+/// is to be kept as long as its main function runs.
+pub(crate) fn be_thread(worker: &Worker) -> impl Drop + use<> {
+    struct Main;
 
-    impl Drop for Restore {
+    impl Drop for Main {
         fn drop(&mut self) {
-            let outer = self.0.take();
-            // Dropped outside the cell: children may be the last owners of the user's values.
-            let _inner = CURRENT.try_with(|current| current.replace(outer));
+            let locals = LOCALS.with(|locals| locals.borrow_mut().take());
+            drop(locals);
         }
     }
 
-    let inner = Current { worker, frame: Frame::default() };
-    let _restore = Restore(CURRENT.with(|current| current.replace(Some(inner))));
+    THREAD.set(Some(worker.identity()));
+    // A pool that does not replace its workers never asks for the values of one.
+    if worker.max_tasks.is_some() {
+        LOCALS.with(|locals| *locals.borrow_mut() = Some(Arc::clone(&worker.locals)));
+    }
+    Main
+}
+
+/// Runs `f` on the calling thread as `worker`, of a serial pool.
+pub(crate) fn in_serial_call<R>(worker: &Worker, f: impl FnOnce() -> R) -> R {
+    let outer = running(|running| running.serial.clone());
+    let locals = Arc::clone(&worker.locals);
+    let call = Arc::new(SerialCall { identity: worker.identity(), locals, outer });
+    with_running(|running| Running { task: running.task.clone(), serial: Some(call) }, f)
+}
+
+/// The calling thread runs code of `task`, which is what [`is_cancelled`] asks, while `f` runs.
+pub(crate) fn in_task<R>(task: Arc<dyn Cancellable>, f: impl FnOnce() -> R) -> R {
+    with_running(|running| Running { task: Some(task), serial: running.serial.clone() }, f)
+}
+
+/// Puts what `inner` makes in the place of what is running while `f` runs.
+fn with_running<R>(inner: impl FnOnce(&Running) -> Running, f: impl FnOnce() -> R) -> R {
+    struct Restore(Running);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let outer = std::mem::take(&mut self.0);
+            let inner = running(|running| std::mem::replace(running, outer));
+            // It may be the last owner of what the user's code has left.
+            discard(inner);
+        }
+    }
+
+    let _restore = Restore(running(|running| {
+        let inner = inner(running);
+        std::mem::replace(running, inner)
+    }));
     f()
 }
 
 /// Runs `task`. Its panics are its own; this is the net below.
-pub(crate) fn run(task: Arc<dyn Task + '_>) {
-    if let Err(payload) = catch(|| task.run()) {
+pub(crate) fn run(task: Arc<dyn Task + '_>, worker: &Worker) {
+    if let Err(payload) = catch(|| task.run(worker)) {
         discard(payload);
     }
 }
 
-/// The calling thread runs the user's code of one task while `f` runs, and `signal` is what
-/// [`is_cancelled`] asks in it.
-pub(crate) fn in_task<R>(signal: Arc<dyn Cancellable>, f: impl FnOnce() -> R) -> R {
-    in_frame(Frame { children: None, signal: Some(signal) }, f)
-}
-
-/// The same for a part of a call that says by itself what is asked.
-pub(crate) fn in_own_frame<R>(f: impl FnOnce() -> R) -> R {
-    in_frame(Frame::default(), f)
-}
-
-/// Makes `signal` what [`is_cancelled`] asks while `f` runs.
-pub(crate) fn with_signal<R>(signal: Arc<dyn Cancellable>, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Arc<dyn Cancellable>>);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let outer = self.0.take();
-            let _inner = with(|current| std::mem::replace(&mut current.frame.signal, outer));
-        }
+/// Skips `task`, in the same way.
+pub(crate) fn skip(task: TaskRef, why: crate::error::Error) {
+    if let Err(payload) = catch(|| task.skip(why)) {
+        discard(payload);
     }
-
-    let _restore = Restore(with(|current| current.frame.signal.replace(signal)).flatten());
-    f()
 }
 
-fn in_frame<R>(frame: Frame, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Frame>);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            let Some(outer) = self.0.take() else { return };
-            let inner = with(|current| std::mem::replace(&mut current.frame, outer));
-            if let Some(inner) = inner {
-                discard(inner);
+/// The index of the worker of pool `pool` that the calling thread is, if it is one.
+pub(crate) fn index_in(pool: usize) -> Option<usize> {
+    if let Some(thread) = THREAD.get().filter(|thread| thread.pool == pool) {
+        return Some(thread.index);
+    }
+    running(|running| {
+        let mut call = running.serial.as_ref();
+        while let Some(serial) = call {
+            if serial.identity.pool == pool {
+                return Some(serial.identity.index);
             }
+            call = serial.outer.as_ref();
         }
-    }
-
-    let _restore = Restore(with(|current| std::mem::replace(&mut current.frame, frame)));
-    f()
-}
-
-/// The worker that the calling thread is, if it is one of pool `pool`.
-pub(crate) fn of(pool: usize) -> Option<Arc<Worker>> {
-    with(|current| (current.worker.pool == pool).then(|| Arc::clone(&current.worker))).flatten()
+        None
+    })
 }
 
 /// Whether the calling thread is a worker of pool `pool`.
 pub(crate) fn is_of(pool: usize) -> bool {
-    with(|current| current.worker.pool == pool).unwrap_or(false)
+    index_in(pool).is_some()
 }
 
-pub(crate) fn current() -> Option<Arc<Worker>> {
-    with(|current| Arc::clone(&current.worker))
+/// The worker that the calling code runs on: that of the serial pool it was called by last, or the thread.
+pub(crate) fn current() -> Option<Identity> {
+    running(|running| running.serial.as_ref().map(|serial| serial.identity))
+        .or_else(|| THREAD.get())
+}
+
+/// Has the values of `locals` dropped when the current worker is replaced.
+pub(crate) fn remember_locals(locals: Weak<dyn Locals>) {
+    let list = running(|running| running.serial.as_ref().map(|serial| Arc::clone(&serial.locals)))
+        .or_else(|| LOCALS.with(|locals| locals.borrow().clone()));
+    if let Some(list) = list {
+        list.add(locals);
+    }
 }
 
 /// What the running task would be asked, for calls that it waits for.
-pub(crate) fn signal() -> Option<Arc<dyn Cancellable>> {
-    with(|current| current.frame.signal.clone()).flatten()
+pub(crate) fn running_task() -> Option<Arc<dyn Cancellable>> {
+    running(|running| running.task.clone())
 }
 
-/// Remembers `task` as submitted by the running one.
-pub(crate) fn adopt(task: &TaskRef) {
-    // Two old ones out for each one in: a task that submits for ever keeps what is not done.
-    let done = with(|current| {
-        let children = current.frame.children.get_or_insert_default();
-        let mut done = [None, None];
-        for place in &mut done {
-            if children.front().is_some_and(|child| child.is_stale()) {
-                *place = children.pop_front();
-            }
-        }
-        children.push_back(Arc::clone(task));
-        done
-    });
-    discard(done);
-}
-
-/// The oldest task that the running one has submitted and nobody has begun.
-pub(crate) fn next_child() -> Option<TaskRef> {
-    loop {
-        let child = with(|current| current.frame.children.as_mut()?.pop_front()).flatten()?;
-        if !child.is_stale() {
-            return Some(child);
-        }
-        discard(child);
+/// A number that is this thread's alone as long as it lives.
+pub(crate) fn thread_number() -> usize {
+    thread_local! {
+        static MINE: Cell<u8> = const { Cell::new(0) };
     }
+    MINE.with(|mine| std::ptr::from_ref(mine).addr())
 }
 
 /// Which worker runs the calling code: its place in the pool and how often that was filled before.
@@ -301,7 +334,7 @@ impl WorkerId {
 /// # Ok::<(), parpool::Error>(())
 /// ```
 pub fn current_worker() -> Option<WorkerId> {
-    current().map(|worker| WorkerId { index: worker.index, generation: worker.generation() })
+    current().map(|worker| WorkerId { index: worker.index, generation: worker.generation })
 }
 
 /// Whether nobody wants the outcome of the running task any more: the pool was terminated, the time
@@ -310,8 +343,13 @@ pub fn current_worker() -> Option<WorkerId> {
 ///
 /// A long task asks now and then and returns early; what it returns is thrown away, but for a call that
 /// was cancelled while it ran: that one has the last word. A thread cannot be
-/// stopped from outside, in Rust as in Python. Asking costs some ten nanoseconds, and a clock read more
+/// stopped from outside, in Rust as in Python. Asking costs about ten nanoseconds, and a clock read more
 /// where there is a deadline.
+///
+/// It answers for the task that this thread has begun last and not ended: ask it in the task's own code. In
+/// rayon code (`par_iter`, `join`, `scope`) of a task it may answer for another one, since rayon runs
+/// a piece of it on any worker, also on top of the wait of another task, and tells nobody whose it is. There,
+/// ask the handle of [`current_task`], taken before the rayon code begins.
 ///
 /// The other items of a `map` in which one has failed are not cancelled: those that have not begun are
 /// skipped, those that run are not told.
@@ -327,5 +365,96 @@ pub fn current_worker() -> Option<WorkerId> {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn is_cancelled() -> bool {
-    signal().is_some_and(|signal| signal.is_cancelled())
+    running_task().is_some_and(|task| task.is_cancelled())
+}
+
+/// The running task, as a handle that can be asked on any thread whether its outcome is still wanted.
+///
+/// To be taken in the task's own code, before rayon code or a thread of one's own begins. Outside of every
+/// task it is the handle of no task, which is never cancelled.
+///
+/// Python has none.
+///
+/// ```
+/// use std::time::Duration;
+/// use parpool::{Error, Pool, current_task};
+/// use rayon::prelude::*;
+///
+/// let pool = Pool::new(2)?;
+/// let search = || {
+///     let task = current_task();
+///     // Any worker may run a piece of this.
+///     (0_u64..u64::MAX).into_par_iter().find_any(|_| task.is_cancelled())
+/// };
+/// let result = pool.timeout(Duration::from_millis(20)).apply(search, ());
+/// assert!(matches!(result, Err(Error::Timeout)));
+/// assert!(!current_task().is_cancelled());
+/// # Ok::<(), Error>(())
+/// ```
+pub fn current_task() -> CurrentTask {
+    CurrentTask(running_task())
+}
+
+/// A handle of the task that called [`current_task`].
+///
+/// It keeps a little memory of the call, and neither its closure nor its result.
+///
+/// ```
+/// # let pool = parpool::Pool::new(1)?;
+/// let wanted = pool.apply(|| {
+///     let task = parpool::current_task();
+///     std::thread::spawn(move || !task.is_cancelled()).join().unwrap()
+/// }, ())?;
+/// assert!(wanted);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct CurrentTask(Option<Arc<dyn Cancellable>>);
+
+impl CurrentTask {
+    /// Whether nobody wants the outcome of this task any more; see [`is_cancelled`] for when that is.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(1)?;
+    /// let (send, tasks) = std::sync::mpsc::channel();
+    /// let call = pool.apply_async(move || {
+    ///     let task = parpool::current_task();
+    ///     send.send(task.clone()).unwrap();
+    ///     while !task.is_cancelled() { std::thread::yield_now() }
+    /// }, ());
+    /// let task = tasks.recv().unwrap();
+    /// assert!(!task.is_cancelled());
+    /// call.cancel();
+    /// assert!(task.is_cancelled());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_some_and(|task| task.is_cancelled())
+    }
+
+    /// Runs `f` as code of this task: the calls that it makes, and [`is_cancelled`], know which task they
+    /// belong to. For rayon code that calls the pool. A panic of `f` is passed on.
+    ///
+    /// ```
+    /// use rayon::prelude::*;
+    ///
+    /// let pool = parpool::Pool::new(2)?;
+    /// let rows = vec![vec![1, 2], vec![3]];
+    /// let sums = pool.install(|| {
+    ///     let task = parpool::current_task();
+    ///     rows.par_iter().map(|row| task.enter(|| pool.sum(|x: &i32| *x, row).unwrap())).collect::<Vec<_>>()
+    /// })?;
+    /// assert_eq!(sums, [3, 3]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        let task = self.0.clone();
+        with_running(|running| Running { task, serial: running.serial.clone() }, f)
+    }
+}
+
+impl std::fmt::Debug for CurrentTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CurrentTask").field("cancelled", &self.is_cancelled()).finish()
+    }
 }

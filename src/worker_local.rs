@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::panic::discard;
 use crate::sync::{Mutex, lock};
-use crate::worker::{self, Locals, Worker};
+use crate::worker::{self, Identity, Locals};
 
 /// Tables that workers share; more than one so that many workers do not queue for one lock.
 const SHARDS: usize = 64;
@@ -55,17 +55,10 @@ struct Inner<S> {
 type Table<S> = HashMap<Key, Vec<S>>;
 
 /// A worker, or all threads that are none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key(Option<(usize, usize, usize)>);
+type Key = Option<Identity>;
 
-impl Key {
-    fn of(worker: Option<&Worker>) -> Self {
-        Key(worker.map(|worker| (worker.pool, worker.index, worker.generation())))
-    }
-
-    fn shard(self) -> usize {
-        self.0.map_or(0, |(_, index, _)| index % SHARDS)
-    }
+fn shard(key: Key) -> usize {
+    key.map_or(0, |worker| worker.index % SHARDS)
 }
 
 impl<S: Send + 'static> WorkerLocal<S> {
@@ -96,9 +89,8 @@ impl<S: Send + 'static> WorkerLocal<S> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn with<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
-        let worker = worker::current();
-        let key = Key::of(worker.as_deref());
-        let shard = &self.inner.shards[key.shard()];
+        let key = worker::current();
+        let shard = &self.inner.shards[shard(key)];
         let spare = lock(shard).get_mut(&key).and_then(Vec::pop);
         let mut value = spare.unwrap_or_else(&self.inner.init);
         let result = f(&mut value);
@@ -115,8 +107,8 @@ impl<S: Send + 'static> WorkerLocal<S> {
                 }
             }
         };
-        if let (true, Some(worker)) = (first, worker) {
-            worker.keeps(Arc::downgrade(&self.inner) as Weak<dyn Locals>);
+        if first && key.is_some() {
+            worker::remember_locals(Arc::downgrade(&self.inner) as Weak<dyn Locals>);
         }
         result
     }
@@ -153,10 +145,10 @@ impl<S> Inner<S> {
 }
 
 impl<S: Send + 'static> Locals for Inner<S> {
-    fn drop_values(&self, worker: &Worker) {
-        let key = Key::of(Some(worker));
+    fn drop_values(&self, worker: Identity) {
+        let key = Some(worker);
         // Out of the lock first: the values' `Drop` is the user's code.
-        let values = lock(&self.shards[key.shard()]).remove(&key);
+        let values = lock(&self.shards[shard(key)]).remove(&key);
         discard(values);
     }
 }

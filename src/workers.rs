@@ -2,19 +2,21 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::crew::{Crew, Starter};
-use crate::drainers::{Drainers, Retired, State};
+use crossbeam_utils::CachePadded;
+
+use crate::attendant::Attendant;
 use crate::error::Error;
 use crate::insights::Recorder;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::TaskRef;
+use crate::queue::{TaskRef, Ticket, Tickets};
+use crate::runners::{Runners, State};
 use crate::sync::{Instant, Mutex, lock};
+use crate::threads;
 use crate::wait::{self, Event, Sleepers};
 use crate::worker::{self, Worker};
 
@@ -26,27 +28,32 @@ pub(crate) struct Workers {
     pub(crate) id: usize,
     pub(crate) count: usize,
     /// After how many tasks a worker is replaced.
-    pub(crate) life: Option<usize>,
+    pub(crate) max_tasks: Option<usize>,
     pub(crate) initializer: Option<Box<Initializer>>,
-    /// The worker that callers are, in a pool without threads.
-    pub(crate) serial: Option<Arc<Worker>>,
-    pub(crate) drainers: Drainers<Crew>,
-    /// How many tasks were begun elsewhere since the queue was last swept of them.
-    stale: AtomicUsize,
+    /// What the names of its threads begin with.
+    pub(crate) thread_name: String,
+    /// By index.
+    pub(crate) places: Box<[CachePadded<Worker>]>,
+    /// It has no threads, and its one worker is whoever calls.
+    pub(crate) is_serial: bool,
+    pub(crate) runners: Runners<threads::Threads>,
     /// Who waits for a result, for `terminate` to wake.
     pub(crate) sleepers: Sleepers,
     /// Why a worker could not be replaced, which terminated the pool.
     broken: OnceLock<Error>,
-    pub(crate) threads: Threads,
+    pub(crate) threads: ThreadHandles,
     /// Where the times of calls are written down, if that was asked for.
     pub(crate) recorder: Option<Recorder>,
 }
 
 /// The threads of a pool, to be joined once.
 #[derive(Default)]
-pub(crate) struct Threads {
-    /// By worker. A replaced one's is its successor's to join.
+pub(crate) struct ThreadHandles {
+    /// By worker, and then the attendant. A replaced one's is its successor's to join.
     pub(crate) handles: Mutex<Vec<Option<JoinHandle<()>>>>,
+    pub(crate) attendant: Attendant,
+    /// Whether it could be started; not set before it is needed.
+    pub(crate) has_attendant: OnceLock<bool>,
     taken: Mutex<bool>,
     gone: Event,
 }
@@ -55,28 +62,37 @@ impl Workers {
     pub(crate) fn new(
         id: usize,
         count: usize,
-        life: Option<usize>,
+        max_tasks: Option<usize>,
         initializer: Option<Box<Initializer>>,
-        serial: bool,
+        thread_name: String,
+        is_serial: bool,
     ) -> Self {
+        let threads = if is_serial { threads::Threads::Serial } else { threads::Threads::Retired };
+        let place = |index| CachePadded::new(Worker::new(id, index, max_tasks));
         Workers {
-            serial: serial.then(|| Arc::new(Worker::new(id, 0, 0, life))),
             id,
             count,
-            life,
+            max_tasks,
             initializer,
-            drainers: Drainers::new(count, if serial { Crew::Serial } else { Crew::Retired }),
-            stale: AtomicUsize::new(0),
+            thread_name,
+            places: (0..count).map(place).collect(),
+            is_serial,
+            runners: Runners::new(count, threads),
             sleepers: Sleepers::default(),
             broken: OnceLock::new(),
-            threads: Threads::default(),
+            threads: ThreadHandles::default(),
             recorder: None,
         }
     }
 
+    /// The worker that the calling thread is, if it is one of this pool.
+    pub(crate) fn this_worker(&self) -> Option<&Worker> {
+        worker::index_in(self.id).map(|index| &*self.places[index])
+    }
+
     #[inline]
     pub(crate) fn state(&self) -> State {
-        self.drainers.state()
+        self.runners.state()
     }
 
     #[inline]
@@ -90,13 +106,13 @@ impl Workers {
     pub(crate) fn admit(&self) -> Result<(), Error> {
         match self.state() {
             State::Running => Ok(()),
-            State::Closed if worker::is_of(self.id) => Ok(()),
+            State::Closed if worker::is_of(self.id) && !self.runners.is_retired() => Ok(()),
             _ => Err(self.refusal()),
         }
     }
 
     /// What those get whose work is not accepted.
-    fn refusal(&self) -> Error {
+    pub(crate) fn refusal(&self) -> Error {
         self.broken().unwrap_or(Error::NotRunning)
     }
 
@@ -113,18 +129,9 @@ impl Workers {
         })
     }
 
-    /// The calling thread, if it is a worker of this pool, does a task of its life.
-    pub(crate) fn count_task(&self) {
-        if self.life.is_some() {
-            if let Some(worker) = worker::of(self.id) {
-                worker.count();
-            }
-        }
-    }
-
-    /// Runs the initializer on the calling thread, which is a worker already; its thread was asked for
-    /// at `asked`.
-    pub(crate) fn initialize(&self, asked: Instant) -> Result<(), Error> {
+    /// Runs the initializer on the calling thread, which is worker `index` already and was asked for at
+    /// `asked`.
+    pub(crate) fn initialize(&self, index: usize, asked: Instant) -> Result<(), Error> {
         if let Some(initializer) = &self.initializer {
             match catch(initializer) {
                 Ok(result) => result.map_err(Error::Initializer)?,
@@ -133,111 +140,116 @@ impl Workers {
                 }
             }
         }
-        if let (Some(recorder), Some(worker)) = (&self.recorder, worker::of(self.id)) {
-            recorder.ready(worker.index, asked);
+        self.places[index].begin_to_count();
+        if let Some(recorder) = &self.recorder {
+            recorder.ready(index, asked);
         }
         Ok(())
     }
 
     // ---- work ------------------------------------------------------------------------------------
 
-    /// Queues `task`. Refused when the threads are gone: if it has not run by now, it will not.
-    pub(crate) fn submit(self: &Arc<Self>, task: TaskRef) -> Result<(), Error> {
-        if self.serial.is_some() {
-            return self.serially(|_| worker::run(task));
-        }
-        self.drainers.push(task, worker::is_of(self.id));
-        self.rouse()
+    /// Queues `task`, or, in a pool without threads, runs it. Refused when the pool has ended; then it is skipped.
+    pub(crate) fn submit(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
+        self.submit_to(task, worker::is_of(self.id))
+    }
+
+    /// Queues `task` before all that wait from outside.
+    pub(crate) fn submit_first(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
+        self.submit_to(task, true)
+    }
+
+    fn submit_to(self: &Arc<Self>, task: TaskRef, nested: bool) -> Result<Ticket, Error> {
+        let refused = if self.is_serial {
+            match self.enter_serially() {
+                Ok(entered) => {
+                    entered.call(|worker| worker::run(task, worker));
+                    return Ok(Ticket::NONE);
+                }
+                Err(_) => task,
+            }
+        } else {
+            match self.runners.push(task, nested) {
+                Ok((ticket, missing)) => {
+                    if let Some(starter) = missing {
+                        starter.start(self);
+                    }
+                    return Ok(ticket);
+                }
+                Err(task) => task,
+            }
+        };
+        worker::skip(refused, self.refusal());
+        Err(self.refusal())
     }
 
     /// Runs `f` on the calling thread as the worker of a serial pool, which it is given. Refused when
     /// the pool has ended.
     ///
     /// # Panics
-    /// If the pool is not serial.
+    /// If the pool is not serial, or if `f` does.
     pub(crate) fn serially<R>(self: &Arc<Self>, f: impl FnOnce(&Worker) -> R) -> Result<R, Error> {
-        let worker = self.serial.as_ref().expect("only a serial pool runs on its caller");
-        if worker::is_of(self.id) {
-            return Ok(worker::be(Arc::clone(worker), || f(worker)));
-        }
-        if !self.drainers.enter() {
+        Ok(self.enter_serially()?.call(f))
+    }
+
+    fn enter_serially(self: &Arc<Self>) -> Result<SerialEntry<'_>, Error> {
+        assert!(self.is_serial, "only a serial pool runs on its caller");
+        // From a task of its own: that keeps it open, and its worker is replaced after that.
+        let outermost = !worker::is_of(self.id);
+        if outermost && !self.runners.enter() {
             return Err(self.refusal());
         }
-        let result = worker::be(Arc::clone(worker), || {
-            let result = f(worker);
-            self.renew_if_spent(worker);
-            result
-        });
-        self.drainers.exit();
-        Ok(result)
-    }
-
-    /// Replaces the worker of a serial pool by itself, on whose thread this is called.
-    pub(crate) fn renew_if_spent(self: &Arc<Self>, worker: &Worker) {
-        if worker.is_spent() && !self.is_terminated() {
-            let asked = Instant::now();
-            worker.renew();
-            if let Err(error) = self.initialize(asked) {
-                self.break_down(error);
-            }
-        }
-    }
-
-    /// Queues `task` before all that wait from outside.
-    pub(crate) fn submit_first(self: &Arc<Self>, task: TaskRef) -> Result<(), Error> {
-        self.drainers.push(task, true);
-        self.rouse()
-    }
-
-    /// Starts a drainer if one is missing.
-    fn rouse(self: &Arc<Self>) -> Result<(), Error> {
-        match self.drainers.rouse() {
-            Ok(missing) => {
-                self.start(missing);
-                Ok(())
-            }
-            Err(Retired) => Err(self.refusal()),
-        }
-    }
-
-    fn start(self: &Arc<Self>, missing: Option<Starter>) {
-        if let Some(starter) = missing {
-            starter.start(self);
-        }
+        Ok(SerialEntry { workers: self, outermost })
     }
 
     /// Runs tasks on `worker`, the calling thread, until there are none or it is to be replaced;
-    /// then it is no drainer any more, but in the second case its place stays taken.
-    pub(crate) fn drain(self: &Arc<Self>, worker: &Worker) {
+    /// then it is no runner any more, but in the second case its place stays taken.
+    pub(crate) fn run_queue(self: &Arc<Self>, worker: &Worker) {
         let mut turn = Turn::new();
         let run = |task| {
-            worker::run(task);
-            let spent = worker.is_spent();
-            if !spent {
+            worker::run(task, worker);
+            let retires = worker.should_retire();
+            if !retires {
                 turn.end();
             }
-            spent
+            retires
         };
-        self.drainers.drain(worker.index, |starter| self.start(Some(starter)), run);
+        self.runners.run_queue(worker.index, |starter| starter.start(self), run);
     }
 
-    /// A task was begun by somebody who did not take it from the queue.
-    pub(crate) fn begun_elsewhere(self: &Arc<Self>) {
-        // ORDERING: an estimate; two sweeps at once do no harm.
-        let stale = self.stale.fetch_add(1, Ordering::Relaxed) + 1;
-        if stale >= 64 && stale > self.drainers.queued() / 2 {
-            self.stale.store(0, Ordering::Relaxed);
-            self.start(self.drainers.sweep());
+    /// A start came to worker `index`, which cannot run the queue now.
+    pub(crate) fn refuse_start(self: &Arc<Self>, index: usize) {
+        // While the start still counts, for until then the pool is not over.
+        let attended = threads::start_attendant(self);
+        if self.runners.refuse(index, attended) {
+            self.threads.attendant.call();
         }
     }
 
-    /// The place of worker `index`, a drainer, is empty for good: nobody is needed there any more,
+    /// Takes a task out of the queue, if it is still there. It is the caller's to run or to skip.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> Option<TaskRef> {
+        self.runners.withdraw(ticket)
+    }
+
+    /// Skips what is still queued of `tickets`: nobody wants it any more.
+    pub(crate) fn skip_queued(&self, mut tickets: Tickets) {
+        while let Some(task) = self.runners.withdraw_one(&mut tickets) {
+            worker::skip(task, Error::Cancelled);
+        }
+    }
+
+    /// The place of worker `index`, a runner, is empty for good: nobody is needed there any more,
     /// or, which is the end of the pool, nobody could be had.
     pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Option<Error>) {
         if let Some(error) = why {
             self.break_down(error);
         }
-        self.drainers.give_up(index);
+        self.runners.give_up(index, |task| worker::skip(task, self.ended()));
+    }
+
+    /// Whether a worker that leaves need not be replaced.
+    pub(crate) fn needs_nobody(&self) -> bool {
+        self.runners.needs_nobody(|task| worker::skip(task, self.ended()))
     }
 
     /// A worker cannot be replaced, which terminates the pool.
@@ -254,7 +266,7 @@ impl Workers {
         mut ready: impl FnMut(&Waker) -> bool,
     ) -> bool {
         // ORDERING: a guess. A worker that is up may be done sooner than a park and a wake-up take.
-        let soon = self.drainers.active() > 0;
+        let soon = self.runners.active() > 0;
         if soon && wait::a_moment(|| ready(Waker::noop())) {
             return true;
         }
@@ -271,7 +283,7 @@ impl Workers {
 
     /// Closes or terminates.
     pub(crate) fn end(self: &Arc<Self>, state: State) {
-        self.drainers.end(state);
+        self.runners.end(state);
         if state == State::Terminated {
             // A waiter registers before it looks at the state; so it saw the state or is woken.
             self.sleepers.wake_all();
@@ -286,35 +298,79 @@ impl Workers {
         if worker::is_of(self.id) {
             return Err(Error::WouldDeadlock);
         }
-        if !self.drainers.retired.wait(deadline) {
+        if !self.runners.retired.wait(deadline) {
             return Err(Error::Timeout);
         }
-        let first = !std::mem::replace(&mut *lock(&self.threads.taken), true);
-        if first {
-            let handles = std::mem::take(&mut *lock(&self.threads.handles));
-            let shared = Arc::clone(self);
-            let join = move || {
-                for handle in handles.into_iter().flatten() {
-                    // The thread's own panic is nobody's: what ran on it was caught.
-                    let _ = handle.join().map_err(discard);
-                }
-                shared.threads.gone.set();
-            };
-            // A thread has no join with a deadline, and its thread-locals' destructors may take
-            // their time; so with a deadline another thread waits for them.
-            match deadline {
-                None => join(),
-                Some(_) => drop(std::thread::spawn(join)),
-            }
+        if !std::mem::replace(&mut *lock(&self.threads.taken), true) {
+            self.join_threads(deadline.is_some())?;
         }
         match self.threads.gone.wait(deadline) {
             true => Ok(()),
             false => Err(Error::Timeout),
         }
     }
+
+    /// Joins the threads, which are let go by now; on a thread made for that, if the caller has a `deadline`: a
+    /// thread has no join with a deadline, and the destructors of its thread-locals may take their time.
+    fn join_threads(self: &Arc<Self>, deadline: bool) -> Result<(), Error> {
+        let join = |shared: &Self| {
+            let handles = std::mem::take(&mut *lock(&shared.threads.handles));
+            for handle in handles.into_iter().flatten() {
+                // The thread's own panic is nobody's: what ran on it was caught.
+                let _ = handle.join().map_err(discard);
+            }
+            shared.threads.gone.set();
+        };
+        if !deadline {
+            join(self);
+            return Ok(());
+        }
+        let shared = Arc::clone(self);
+        let started = std::thread::Builder::new().spawn(move || join(&shared));
+        started.map(drop).map_err(|error| {
+            // For the next who joins.
+            *lock(&self.threads.taken) = false;
+            Error::Start(error)
+        })
+    }
 }
 
-/// A drainer's turn at its thread: every few milliseconds it lets rayon code of the same pool in.
+/// A call into a serial pool, which it keeps open.
+struct SerialEntry<'w> {
+    workers: &'w Arc<Workers>,
+    /// The thread was not in the pool before.
+    outermost: bool,
+}
+
+impl SerialEntry<'_> {
+    fn call<R>(self, f: impl FnOnce(&Worker) -> R) -> R {
+        let worker = &self.workers.places[0];
+        worker::in_serial_call(worker, || f(worker))
+    }
+}
+
+/// At the end, also by a panic, the worker is replaced by itself if it is time to.
+impl Drop for SerialEntry<'_> {
+    fn drop(&mut self) {
+        let SerialEntry { workers, outermost } = *self;
+        if !outermost {
+            return;
+        }
+        let worker = &workers.places[0];
+        if worker.should_retire() && !workers.is_terminated() {
+            let asked = Instant::now();
+            worker.end_generation();
+            let initialized =
+                worker::in_serial_call(worker, || workers.initialize(worker.index, asked));
+            if let Err(error) = initialized {
+                workers.break_down(error);
+            }
+        }
+        workers.runners.exit();
+    }
+}
+
+/// A runner's turn at its thread: every few milliseconds it lets rayon code of the same pool in.
 struct Turn {
     start: Instant,
     /// Tasks to go before the clock is read again; reading it costs as much as a small task.
@@ -336,7 +392,7 @@ impl Turn {
             return;
         }
         if self.start.elapsed() >= Self::LENGTH {
-            crate::crew::give_way();
+            threads::give_way();
             // The next tasks may be as long as these were.
             *self = Turn::new();
         } else {

@@ -5,7 +5,6 @@ use std::task::{Poll, Waker};
 
 use super::{Imap, SLOW};
 use crate::error::Error;
-use crate::worker;
 use std::time::Duration;
 
 /// An [`Imap`] for async tasks: a [`Stream`](futures_core::Stream). Made by [`Imap::into_stream`].
@@ -91,8 +90,7 @@ where
                 self.conclude();
                 return Poll::Ready(self.end.take().map(Err));
             }
-            let workers = &self.control.terms.workers;
-            if worker::is_of(workers.id) && self.help() {
+            if self.help() {
                 continue;
             }
             // Whoever comes with something from here on finds the waker: the worker that puts the result

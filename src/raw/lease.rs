@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::call::Pending;
+use crate::error::Error;
 use crate::panic::{catch, discard};
-use crate::queue::Task;
+use crate::queue::{Task, Ticket};
 use crate::result::AsyncResult;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Instant, Mutex, lock};
 use crate::wait;
-use crate::worker;
+use crate::worker::Worker;
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
 pub(crate) struct Leases<'scope, 'env: 'scope> {
@@ -22,25 +23,36 @@ pub(crate) struct Leases<'scope, 'env: 'scope> {
 }
 
 /// One task of a scope, in a form that may lie in a queue for longer than the scope lives.
-struct Lease(Mutex<Leased>);
+pub(crate) struct Lease {
+    /// When the time of its call is up.
+    pub(crate) deadline: Option<Instant>,
+    state: Mutex<Leased>,
+}
 
 struct Leased {
-    /// With its lifetime erased. `None` once it ran or was taken back.
+    /// With its lifetime erased. `None` once it ran, was skipped or was taken back.
     task: Option<Arc<dyn Task>>,
+    /// Its place in the queue, until somebody tries to take it out.
+    ticket: Option<Ticket>,
     /// How many threads have a reference that they took from `task`.
     holders: usize,
-    /// The end of the scope, waiting for this one.
+    /// The end of the scope, which waits for this one.
     owner: Option<Waker>,
 }
 
 impl<'scope> Leases<'scope, '_> {
-    /// `task` as something that may be queued: it does nothing once the scope is over.
-    pub(crate) fn lease(&self, task: Arc<dyn Task + 'scope>) -> Arc<dyn Task> {
+    /// `task` as something that may be queued, which `submit` does: it does nothing once the scope is over.
+    pub(crate) fn lease(
+        &self,
+        task: Arc<dyn Task + 'scope>,
+        deadline: Option<Instant>,
+        submit: impl FnOnce(Arc<dyn Task>) -> Result<Ticket, Error>,
+    ) -> Result<Ticket, Error> {
         // SAFETY: only the lifetime changes. `scope` does not return before each lease has lost its
         // task and all references that were taken from it, and `'scope` does not end before.
         let task = unsafe { std::mem::transmute::<Arc<dyn Task + 'scope>, Arc<dyn Task>>(task) };
-        let lease =
-            Arc::new(Lease(Mutex::new(Leased { task: Some(task), holders: 0, owner: None })));
+        let leased = Leased { task: Some(task), ticket: None, holders: 0, owner: None };
+        let lease = Arc::new(Lease { deadline, state: Mutex::new(leased) });
         let mut list = lock(&self.list);
         if list.len() == list.capacity() {
             list.retain(|lease| !lease.is_over());
@@ -49,11 +61,16 @@ impl<'scope> Leases<'scope, '_> {
             list.reserve(alive.max(4));
         }
         list.push(Arc::clone(&lease));
-        lease
+        drop(list);
+        let ticket = submit(Arc::clone(&lease) as Arc<dyn Task>)?;
+        // The end of the scope may wait already, and have found no ticket.
+        lease.change(|leased| leased.ticket = Some(ticket));
+        Ok(ticket)
     }
 
-    /// Waits for every task; on a worker it runs those that nobody has begun.
-    fn finish(&self, is_worker: bool) {
+    /// Waits for every task, with the help of `attend`: it waits for one until that is over, or until it need not
+    /// be waited for, and may run or skip it if nobody has begun it.
+    fn finish(&self, attend: &dyn Fn(&Lease)) {
         loop {
             let list = std::mem::take(&mut *lock(&self.list));
             if list.is_empty() {
@@ -61,10 +78,10 @@ impl<'scope> Leases<'scope, '_> {
                 return;
             }
             for lease in list {
-                if is_worker {
-                    worker::run(Arc::clone(&lease) as Arc<dyn Task>);
+                if !lease.is_over() {
+                    // Whatever happens there, this does not end before the tasks do.
+                    let _ = catch(|| attend(&lease)).map_err(discard);
                 }
-                wait::until(None, |waker| lease.poll_over(waker) || lease.is_stale());
                 lease.take_back();
             }
         }
@@ -72,80 +89,80 @@ impl<'scope> Leases<'scope, '_> {
 }
 
 impl Lease {
-    /// Lets `f` at the task, if it is still there.
-    fn with<R>(&self, f: impl FnOnce(Arc<dyn Task>) -> R) -> Option<R> {
+    /// Lets `f` at the task, if it is still there; then it is over.
+    fn finish_with(&self, f: impl FnOnce(Arc<dyn Task>)) {
         let task = {
-            let mut leased = lock(&self.0);
-            let task = leased.task.clone()?;
+            let mut leased = lock(&self.state);
+            let Some(task) = leased.task.clone() else { return };
             leased.holders += 1;
             task
         };
         // A panic must not keep `holders` up. `f` drops its reference before it returns.
-        let result = catch(|| f(task));
+        if let Err(payload) = catch(|| f(task)) {
+            discard(payload);
+        }
+        // Its own reference goes while this thread still counts as a holder.
+        let task = lock(&self.state).task.take();
+        discard(task);
+        self.change(|leased| leased.holders -= 1);
+    }
+
+    /// Makes a change that the end of the scope may wait for.
+    fn change(&self, change: impl FnOnce(&mut Leased)) {
         let owner = {
-            let mut leased = lock(&self.0);
-            leased.holders -= 1;
-            // Only when it is over: the owner itself comes here to ask whether it is stale, and must
-            // not be woken by that.
-            leased.owner.clone().filter(|_| leased.holders == 0 && leased.task.is_none())
+            let mut leased = lock(&self.state);
+            change(&mut leased);
+            leased.owner.clone()
         };
         if let Some(owner) = owner {
             owner.wake();
         }
-        result.map_err(discard).ok()
     }
 
-    fn is_over(&self) -> bool {
-        let leased = lock(&self.0);
+    /// Its place in the queue, once.
+    pub(crate) fn take_ticket(&self) -> Option<Ticket> {
+        lock(&self.state).ticket.take()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let leased = lock(&self.state);
         leased.task.is_none() && leased.holders == 0
     }
 
-    /// Whether it is over; if not, `waker` is woken when it may be.
-    fn poll_over(&self, waker: &Waker) -> bool {
-        lock(&self.0).owner = Some(waker.clone());
-        self.is_over()
+    /// Whether it is over, or has a ticket to take; if not, `waker` is woken when that changes.
+    pub(crate) fn poll(&self, waker: &Waker, wants_ticket: bool) -> bool {
+        let mut leased = lock(&self.state);
+        leased.owner = Some(waker.clone());
+        leased.task.is_none() && leased.holders == 0 || wants_ticket && leased.ticket.is_some()
     }
 
     /// Drops the task and waits until nobody has it.
     fn take_back(&self) {
-        let task = lock(&self.0).task.take();
+        let task = lock(&self.state).task.take();
         discard(task);
-        wait::until(None, |waker| self.poll_over(waker));
+        wait::until(None, |waker| self.poll(waker, false));
     }
 }
 
 impl Task for Lease {
-    fn run(self: Arc<Self>) {
-        self.with(|task| {
-            task.run();
-            // Its own reference goes while this thread still counts as a holder.
-            let task = lock(&self.0).task.take();
-            discard(task);
-        });
+    fn run(self: Arc<Self>, worker: &Worker) {
+        self.finish_with(|task| task.run(worker));
     }
 
-    /// Over as well, if it is: whoever asks may be about to throw it out of the queue, and then nobody
-    /// else would tell the end of the scope.
-    fn is_stale(&self) -> bool {
-        let stale = self.with(|task| {
-            let stale = task.is_stale();
-            drop(task);
-            let own = if stale { lock(&self.0).task.take() } else { None };
-            discard(own);
-            stale
-        });
-        stale.unwrap_or(true)
+    fn skip(self: Arc<Self>, why: Error) {
+        self.finish_with(|task| task.skip(why));
     }
 }
 
 /// Lets `body` lease tasks that borrow from the caller, and waits for all of them, also when it panics.
+/// `attend` waits for one.
 pub(crate) fn scope<'env, R>(
-    is_worker: bool,
+    attend: &dyn Fn(&Lease),
     body: impl for<'scope> FnOnce(&'scope Leases<'scope, 'env>) -> R,
 ) -> R {
     let leases = Leases { list: Mutex::default(), scope: PhantomData, env: PhantomData };
     let result = catch(|| body(&leases));
-    leases.finish(is_worker);
+    leases.finish(attend);
     match result {
         Ok(result) => result,
         Err(payload) => std::panic::resume_unwind(payload),
@@ -267,11 +284,11 @@ mod models {
 
         impl Task for Helper<'_> {
             fn run(self: Arc<Self>) {
-                let awaited = lock(&self.0).take();
+                let awaited = lock(&self.state).take();
                 awaited.map(Task::run);
             }
             fn is_stale(&self) -> bool {
-                lock(&self.0).is_none()
+                lock(&self.state).is_none()
             }
         }
 

@@ -4,18 +4,22 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::queue::Tickets;
 use crate::sync::{Mutex, lock};
 use crate::wait;
+use crate::worker::Worker;
 
 /// What [`lend`] hands to the workers: work that several threads may join.
 pub(crate) trait Job: Sync {
-    /// Does a share of the work on a worker; `loan` is what to submit for another one to join.
-    fn work(&self, loan: &Arc<Loan>);
+    /// Does a share of the work on `worker`; `loan` is what to submit for another one to join.
+    fn work(&self, loan: &Arc<Loan>, worker: &Worker);
 }
 
 /// A job that other threads may use until its owner takes it back.
 pub(crate) struct Loan {
     state: Mutex<State>,
+    /// Its places in the queue.
+    pub(crate) tickets: Mutex<Tickets>,
 }
 
 struct State {
@@ -36,7 +40,7 @@ unsafe impl Send for Lent {}
 
 impl Loan {
     /// Lets the calling thread work on the job, unless it was taken back.
-    pub(crate) fn join(self: &Arc<Self>) {
+    pub(crate) fn join(self: &Arc<Self>, worker: &Worker) {
         let lent = {
             let mut state = lock(&self.state);
             let Some(lent) = state.job else { return };
@@ -49,7 +53,7 @@ impl Loan {
         // before it has taken `job` away and seen `inside` at 0 under that lock, so the borrow that
         // it made the pointer of lives until `_leave` is dropped.
         let job = unsafe { &*lent.0 };
-        job.work(self);
+        job.work(self, worker);
     }
 
     /// Makes the owner look again at what it waits for.
@@ -58,11 +62,6 @@ impl Loan {
         if let Some(owner) = owner {
             owner.wake();
         }
-    }
-
-    /// Whether it was taken back.
-    pub(crate) fn is_over(&self) -> bool {
-        lock(&self.state).job.is_none()
     }
 
     /// Whether nobody is using the job now; if somebody is, `waker` is woken when that ends.
@@ -107,6 +106,7 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
     let erased: *const (dyn Job + 'static) = unsafe { std::mem::transmute(job as *const dyn Job) };
     let owner = Owner(Arc::new(Loan {
         state: Mutex::new(State { job: Some(Lent(erased)), inside: 0, owner: None }),
+        tickets: Mutex::default(),
     }));
     body(&owner.0)
 }
@@ -116,6 +116,10 @@ mod models {
     use super::*;
     use crate::sync::{UnsafeCell, model};
     use loom::thread;
+
+    fn worker() -> Worker {
+        Worker::new(0, 0, None)
+    }
 
     /// What the owner lends, and uses again without a lock when it has it back.
     struct Lent {
@@ -128,7 +132,7 @@ mod models {
     unsafe impl Sync for Lent {}
 
     impl Job for Lent {
-        fn work(&self, _: &Arc<Loan>) {
+        fn work(&self, _: &Arc<Loan>, _: &Worker) {
             let _inside = lock(&self.inside);
             // SAFETY: as above.
             self.used.with_mut(|used| unsafe { *used += 1 });
@@ -143,7 +147,7 @@ mod models {
             let threads = lend(&job, |loan| {
                 [0, 1].map(|_| {
                     let loan = Arc::clone(loan);
-                    thread::spawn(move || loan.join())
+                    thread::spawn(move || loan.join(&worker()))
                 })
             });
             // SAFETY: the job was taken back.
@@ -162,7 +166,7 @@ mod models {
             let job = Lent { inside: Mutex::new(()), used: UnsafeCell::new(0) };
             let thread = lend(&job, |loan| {
                 let other = Arc::clone(loan);
-                let thread = thread::spawn(move || other.join());
+                let thread = thread::spawn(move || other.join(&worker()));
                 wait::until(None, |waker| {
                     let idle = loan.poll_idle(waker);
                     let _inside = lock(&job.inside);
@@ -180,10 +184,14 @@ mod models {
 mod tests {
     use super::*;
 
+    fn worker() -> Worker {
+        Worker::new(0, 0, None)
+    }
+
     struct Count(std::sync::atomic::AtomicUsize);
 
     impl Job for Count {
-        fn work(&self, _: &Arc<Loan>) {
+        fn work(&self, _: &Arc<Loan>, _: &Worker) {
             // ORDERING: a counter of a test, read after the threads were joined.
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
@@ -196,7 +204,8 @@ mod tests {
         let loan = lend(&job, |loan| {
             for _ in 0..4 {
                 let loan = Arc::clone(loan);
-                threads.push(std::thread::spawn(move || (0..100).for_each(|_| loan.join())));
+                threads
+                    .push(std::thread::spawn(move || (0..100).for_each(|_| loan.join(&worker()))));
             }
             while job.0.load(std::sync::atomic::Ordering::Relaxed) < 50 {
                 std::thread::yield_now();
@@ -204,7 +213,7 @@ mod tests {
             Arc::clone(loan)
         });
         let at_return = job.0.load(std::sync::atomic::Ordering::Relaxed);
-        loan.join();
+        loan.join(&worker());
         for thread in threads {
             thread.join().unwrap();
         }

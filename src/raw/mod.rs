@@ -8,10 +8,12 @@
 //! * [`lend`]: the workers use what is on the stack of a caller, who waits for them.
 //! * [`scope`]: the same for any number of tasks, which have handles.
 //!
-//! With the feature `mpi` there is a fifth, `mpi`: calls to a C library.
+//! Under Miri, `frames` asks it how deep the stack is. With the feature `mpi` there is `mpi`: calls to a C library.
 #![allow(unsafe_code)]
 
 mod fill;
+#[cfg(miri)]
+mod frames;
 mod lane;
 mod lease;
 mod lend;
@@ -19,6 +21,8 @@ mod lend;
 pub(crate) mod mpi;
 
 pub(crate) use fill::{Room, Run, Slots, fill};
+#[cfg(miri)]
+pub(crate) use frames::frames;
 pub(crate) use lane::{Reader, Writer, lane};
-pub(crate) use lease::{Bound, Leases, scope};
+pub(crate) use lease::{Bound, Lease, Leases, scope};
 pub(crate) use lend::{Job, Loan, lend};

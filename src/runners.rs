@@ -1,0 +1,401 @@
+//! Who runs what is queued: the agreement of those who submit, those who run, and those who end it.
+//!
+//! A pool has `count` workers. At most that many *runners* are active, each a job on a worker's
+//! thread that runs tasks until the queue is empty. A runner is started by whoever submits while
+//! one is missing; so the price of a wake-up is paid once per burst and not per task.
+//!
+//! # Why no task is left lying
+//!
+//! Everything that the decision depends on (the queue, the number of runners, the idle workers) is
+//! changed under one lock. Who pushes a task finds, under that lock, that enough runners are active, or that one
+//! looks for work and will look at the queue once more before it leaves, or starts one. A runner that takes a
+//! task does the same for what is left.
+//!
+//! # A start that cannot be run
+//!
+//! The job of a start may come to a thread that is in rayon code of a task, inside of a wait. There no task may
+//! run (see `worker.rs`). It is *refused*, and from then on a start is *owed*: submitters start nobody, for
+//! their jobs would come to the same threads, and the *attendant* (`attendant.rs`) tries again now and then until
+//! a thread is back at the bottom of its stack, or others have emptied the queue. A runner that is at the bottom
+//! already takes what is queued as soon as its task has ended.
+//!
+//! # The end
+//!
+//! The last runner of a pool that is closed or terminated *retires* it: the threads are let go. That happens
+//! under the same lock, so nobody can submit to threads that are gone: the task is refused instead.
+//!
+//! Nothing here knows of threads. What there is to wake is an [`IdleSet`]'s: the pool's, or that of the
+//! model checker.
+
+use crossbeam_utils::CachePadded;
+
+use crate::queue::{Queue, TaskRef, Ticket, Tickets};
+use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard, lock};
+use crate::wait::{self, Event};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum State {
+    Running,
+    /// Accepted work is finished, new work refused.
+    Closed,
+    /// What has not begun is skipped.
+    Terminated,
+}
+
+/// The workers, as far as it matters which of them are idle.
+pub(crate) trait IdleSet {
+    /// What wakes a worker, which then runs the queue. Used when the lock is free: a wake-up takes
+    /// microseconds, for which nobody else could wake another.
+    type Starter;
+
+    /// Finds an idle worker, which counts as busy from now on. `None` if all are busy.
+    fn find_idle(&mut self) -> Option<Self::Starter>;
+
+    /// The runner of worker `index` left.
+    fn mark_idle(&mut self, index: usize);
+
+    /// Worker `index` is gone and will not be replaced; true if it was the last.
+    fn remove(&mut self, index: usize) -> bool;
+
+    /// Lets all workers go. What is left of them is dropped when the lock is free; `None` if they were
+    /// let go before.
+    fn retire(&mut self) -> Option<Self>
+    where
+        Self: Sized;
+
+    fn is_retired(&self) -> bool;
+}
+
+/// What the attendant is to do next.
+pub(crate) enum Retry<S> {
+    /// Start this runner.
+    Start(S),
+    /// Nothing is owed any more.
+    Settled,
+    Retired,
+}
+
+pub(crate) struct Runners<I> {
+    count: usize,
+    /// A [`State`]; only grows. Changed under the lock, and read by all threads for each task: on a line of its
+    /// own, with what never changes.
+    state: AtomicU8,
+    /// How many runners there are, to be guessed at without the lock.
+    active: CachePadded<AtomicUsize>,
+    /// How many tasks are queued, for those who look for one without the lock.
+    queued: CachePadded<AtomicUsize>,
+    inner: CachePadded<Mutex<Inner<I>>>,
+    /// No task is left and none can come.
+    pub(crate) retired: Event,
+}
+
+struct Inner<I> {
+    queue: Queue,
+    /// How many runners there are or were started, and others that keep the pool from being retired.
+    active: usize,
+    /// How many of them have found the queue empty and look once more before they leave.
+    looking: usize,
+    /// A start was refused.
+    owed: bool,
+    idle: I,
+}
+
+impl<I: IdleSet> Inner<I> {
+    /// The runner that is missing for what is queued, to be started by the caller.
+    fn missing(&mut self, count: usize) -> Option<I::Starter> {
+        let enough = self.queue.is_empty() || self.looking > 0 || self.active >= count;
+        if enough || self.owed {
+            return None;
+        }
+        self.start()
+    }
+
+    /// Counted before it is there: so the pool is not retired before it has come and gone.
+    fn start(&mut self) -> Option<I::Starter> {
+        let starter = self.idle.find_idle()?;
+        self.active += 1;
+        Some(starter)
+    }
+}
+
+impl<I: IdleSet> Runners<I> {
+    pub(crate) fn new(count: usize, idle: I) -> Self {
+        let queue = Queue::default();
+        Runners {
+            count,
+            state: AtomicU8::new(State::Running as u8),
+            active: CachePadded::new(AtomicUsize::new(0)),
+            queued: CachePadded::new(AtomicUsize::new(0)),
+            inner: CachePadded::new(Mutex::new(Inner {
+                queue,
+                active: 0,
+                looking: 0,
+                owed: false,
+                idle,
+            })),
+            retired: Event::default(),
+        }
+    }
+
+    /// Lets `change` at the workers.
+    pub(crate) fn with_idle<T>(&self, change: impl FnOnce(&mut I) -> T) -> T {
+        change(&mut lock(&self.inner).idle)
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        // ORDERING: pairs with the release in `end`: who sees `Terminated` sees why.
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Running,
+            1 => State::Closed,
+            _ => State::Terminated,
+        }
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        lock(&self.inner).idle.is_retired()
+    }
+
+    /// A guess at how many runners there are.
+    pub(crate) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// A guess at how many tasks are queued.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Tells those who look without the lock what has changed under it.
+    fn publish(&self, inner: &Inner<I>) {
+        // ORDERING (of both): guesses. Who acts on one takes the lock first.
+        self.queued.store(inner.queue.len(), Ordering::Relaxed);
+        // Seldom another: what is not written stays in the caches of those who read it.
+        if self.active.load(Ordering::Relaxed) != inner.active {
+            self.active.store(inner.active, Ordering::Relaxed);
+        }
+    }
+
+    // ---- submitters ------------------------------------------------------------------------------
+
+    /// Queues `task`; what it returns besides the ticket is to be started by the caller. Gives the task back if
+    /// the workers are gone.
+    pub(crate) fn push(
+        &self,
+        task: TaskRef,
+        nested: bool,
+    ) -> Result<(Ticket, Option<I::Starter>), TaskRef> {
+        let mut inner = lock(&self.inner);
+        if inner.idle.is_retired() {
+            return Err(task);
+        }
+        let ticket = inner.queue.push(task, nested);
+        let missing = inner.missing(self.count);
+        self.publish(&inner);
+        Ok((ticket, missing))
+    }
+
+    /// Takes a task out of the queue, if it is still there. It is the caller's to run or to skip.
+    pub(crate) fn withdraw(&self, ticket: Ticket) -> Option<TaskRef> {
+        if ticket == Ticket::NONE {
+            return None;
+        }
+        let mut inner = lock(&self.inner);
+        let task = inner.queue.withdraw(ticket)?;
+        self.publish(&inner);
+        self.retire_if_done(inner);
+        Some(task)
+    }
+
+    /// The oldest of `tickets` that is still queued.
+    pub(crate) fn withdraw_one(&self, tickets: &mut Tickets) -> Option<TaskRef> {
+        std::iter::from_fn(|| tickets.pop()).find_map(|ticket| self.withdraw(ticket))
+    }
+
+    // ---- runners ---------------------------------------------------------------------------------
+
+    /// Runs tasks as worker `index`, until there are none, or `run` has returned true: the worker is to
+    /// be replaced. Then it is no runner any more, but in the second case its place stays taken.
+    pub(crate) fn run_queue(
+        &self,
+        index: usize,
+        start: impl Fn(I::Starter),
+        mut run: impl FnMut(TaskRef) -> bool,
+    ) {
+        let mut inner = lock(&self.inner);
+        // This start at least was not refused.
+        inner.owed = false;
+        loop {
+            let Some(task) = inner.queue.pop() else {
+                inner = match self.look_again(inner) {
+                    Ok(inner) => inner,
+                    Err(mut inner) => {
+                        inner.active -= 1;
+                        inner.idle.mark_idle(index);
+                        self.publish(&inner);
+                        return self.retire_if_done(inner);
+                    }
+                };
+                continue;
+            };
+            let missing = inner.missing(self.count);
+            self.publish(&inner);
+            drop(inner);
+            // The task may wait for another one, so first somebody is woken for that.
+            if let Some(starter) = missing {
+                start(starter);
+            }
+            if run(task) {
+                return;
+            }
+            inner = lock(&self.inner);
+        }
+    }
+
+    /// Looks at the empty queue a little longer: whoever waited for the last task may submit the
+    /// next at once, and then needs no wake-up. An `Err` when nothing came.
+    fn look_again<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner<I>>,
+    ) -> Result<MutexGuard<'a, Inner<I>>, MutexGuard<'a, Inner<I>>> {
+        if self.state() != State::Running {
+            return Err(inner);
+        }
+        inner.looking += 1;
+        self.publish(&inner);
+        drop(inner);
+        wait::a_moment(|| self.queued() > 0);
+        let mut inner = lock(&self.inner);
+        inner.looking -= 1;
+        // What was pushed meanwhile counted on this one.
+        if inner.queue.is_empty() { Err(inner) } else { Ok(inner) }
+    }
+
+    /// Takes back a start whose job came to a thread that may not run tasks now. True if it is owed from now on, by
+    /// the attendant; where there is none, the next submitter starts somebody.
+    pub(crate) fn refuse(&self, index: usize, attended: bool) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.active -= 1;
+        inner.idle.mark_idle(index);
+        inner.owed = attended && !inner.queue.is_empty();
+        let owed = inner.owed;
+        self.publish(&inner);
+        self.retire_if_done(inner);
+        owed
+    }
+
+    /// What the attendant does for a start that is owed.
+    pub(crate) fn retry(&self) -> Retry<I::Starter> {
+        let mut inner = lock(&self.inner);
+        if inner.idle.is_retired() {
+            return Retry::Retired;
+        }
+        let wanted = inner.owed && !inner.queue.is_empty() && inner.active < self.count;
+        let starter = if wanted { inner.start() } else { None };
+        self.publish(&inner);
+        match starter {
+            Some(starter) => Retry::Start(starter),
+            None => {
+                inner.owed = false;
+                Retry::Settled
+            }
+        }
+    }
+
+    /// Whether a worker that leaves need not be replaced. In a terminated pool it first skips, on
+    /// the calling thread, what it would have left behind.
+    pub(crate) fn needs_nobody(&self, skip: impl FnMut(TaskRef)) -> bool {
+        if self.state() == State::Terminated {
+            self.skip_all(skip);
+        }
+        self.state() != State::Running && lock(&self.inner).queue.is_empty()
+    }
+
+    /// Skips what is queued.
+    fn skip_all(&self, mut skip: impl FnMut(TaskRef)) {
+        loop {
+            let task = {
+                let mut inner = lock(&self.inner);
+                let task = inner.queue.pop();
+                self.publish(&inner);
+                task
+            };
+            match task {
+                Some(task) => skip(task),
+                None => return,
+            }
+        }
+    }
+
+    /// The place of worker `index`, a runner, is empty for good.
+    pub(crate) fn give_up(&self, index: usize, mut skip: impl FnMut(TaskRef)) {
+        let last = lock(&self.inner).idle.remove(index);
+        loop {
+            if last {
+                // Nobody else is there to do it.
+                self.skip_all(&mut skip);
+            }
+            let mut inner = lock(&self.inner);
+            if last && !inner.queue.is_empty() {
+                // It came in between, and its submitter counted on this one.
+                continue;
+            }
+            inner.active -= 1;
+            self.publish(&inner);
+            if !last {
+                return self.retire_if_done(inner);
+            }
+            // What comes from now on is refused.
+            let gone = inner.idle.retire();
+            drop(inner);
+            drop(gone);
+            return self.retired.set();
+        }
+    }
+
+    // ---- others ----------------------------------------------------------------------------------
+
+    /// Keeps the pool from being retired, for somebody who works for it and is no runner: there may be
+    /// one more of them than there are workers. False if it was retired before.
+    pub(crate) fn enter(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        let open = !inner.idle.is_retired();
+        if open {
+            inner.active += 1;
+            self.publish(&inner);
+        }
+        open
+    }
+
+    /// The work is done.
+    pub(crate) fn exit(&self) {
+        let mut inner = lock(&self.inner);
+        inner.active -= 1;
+        self.publish(&inner);
+        self.retire_if_done(inner);
+    }
+
+    /// Closes or terminates.
+    pub(crate) fn end(&self, state: State) {
+        let inner = lock(&self.inner);
+        // ORDERING: release, so that the reason is seen by who sees the state.
+        self.state.fetch_max(state as u8, Ordering::AcqRel);
+        self.retire_if_done(inner);
+    }
+
+    /// Lets the threads go if there is nothing to do and nothing can come.
+    fn retire_if_done(&self, mut inner: MutexGuard<'_, Inner<I>>) {
+        let done = self.state() != State::Running && inner.active == 0 && inner.queue.is_empty();
+        if let Some(gone) = if done { inner.idle.retire() } else { None } {
+            drop(inner);
+            // Rayon's threads leave when their pool is dropped; it does not wait for them.
+            drop(gone);
+            self.retired.set();
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models;
