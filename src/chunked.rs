@@ -163,6 +163,26 @@ where
         }
         self.cell.resolve(outcome);
     }
+
+    /// A chunk is done with; the last one gives the cell its outcome.
+    fn end_chunk(&self, start: usize, result: Result<Vec<R>, (usize, Error)>) {
+        let last = {
+            let mut state = lock(&self.state);
+            match result {
+                Ok(results) => state.results[start / self.unit] = results,
+                Err((index, error)) => {
+                    if state.failure.as_ref().is_none_or(|(lowest, _)| index < *lowest) {
+                        state.failure = Some((index, error));
+                    }
+                }
+            }
+            state.running -= 1;
+            state.running == 0 && state.chunks.is_empty()
+        };
+        if last {
+            self.finish();
+        }
+    }
 }
 
 impl<T, F, R> Task for Chunked<T, F, R>
@@ -193,29 +213,19 @@ where
             }
         };
         // `f` went with the run: when the last chunk counts as done, no closure is left but one.
-        let last = {
-            let mut state = lock(&self.state);
-            match result {
-                Ok(results) => state.results[start / self.unit] = results,
-                Err((index, error)) => {
-                    if state.failure.as_ref().is_none_or(|(lowest, _)| index < *lowest) {
-                        state.failure = Some((index, error));
-                    }
-                }
-            }
-            state.running -= 1;
-            state.running == 0 && state.chunks.is_empty()
-        };
-        if last {
-            self.finish();
-        }
+        self.end_chunk(start, result);
     }
 
-    /// A chunk is not run, so there is no value.
+    /// The next chunk is not run, so there is no value.
     fn skip(self: Arc<Self>, why: Error) {
-        let chunk = lock(&self.state).chunks.pop_front();
-        discard(chunk);
-        self.cell.resolve(Err(why));
+        let (start, items) = {
+            let mut state = lock(&self.state);
+            let Some(chunk) = state.chunks.pop_front() else { return };
+            state.running += 1;
+            chunk
+        };
+        discard(items);
+        self.end_chunk(start, Err((start, why)));
     }
 }
 

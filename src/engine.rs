@@ -144,13 +144,15 @@ where
         let mut refused = None;
         if workers.is_serial {
             // Its worker is replaced between two chunks, but not under a task that has called this.
-            let nested = worker::is_of(workers.id);
-            loop {
-                let share = |worker: &Worker| self.share(worker, None, false, nested);
-                refused = workers.serially(share).err();
-                if refused.is_some() || !self.has_work() {
-                    break;
-                }
+            match workers.enter_serially() {
+                Ok(entry) => loop {
+                    entry.call(|worker| self.share(worker, None, false, entry.is_nested()));
+                    if !self.has_work() {
+                        break;
+                    }
+                    entry.replace_worker();
+                },
+                Err(error) => refused = Some(error),
             }
         } else if let Some(worker) = workers.this_worker() {
             let loan = raw::lend(&self, |loan| {

@@ -185,21 +185,22 @@ impl Workers {
 
     /// Runs `f` on the calling thread as the worker of a serial pool, which it is given. Refused when
     /// the pool has ended.
-    ///
-    /// # Panics
-    /// If the pool is not serial, or if `f` does.
     pub(crate) fn serially<R>(self: &Arc<Self>, f: impl FnOnce(&Worker) -> R) -> Result<R, Error> {
         Ok(self.enter_serially()?.call(f))
     }
 
-    fn enter_serially(self: &Arc<Self>) -> Result<SerialEntry<'_>, Error> {
+    /// Keeps a serial pool open for the calling thread.
+    ///
+    /// # Panics
+    /// If the pool is not serial.
+    pub(crate) fn enter_serially(self: &Arc<Self>) -> Result<SerialEntry<'_>, Error> {
         assert!(self.is_serial, "only a serial pool runs on its caller");
-        // From a task of its own: that keeps it open, and its worker is replaced after that.
-        let outermost = !worker::is_of(self.id);
-        if outermost && !self.runners.enter() {
+        // From a task of its own: that keeps it open, and its worker is not replaced under it.
+        let nested = worker::is_of(self.id);
+        if !nested && !self.runners.enter() {
             return Err(self.refusal());
         }
-        Ok(SerialEntry { workers: self, outermost })
+        Ok(SerialEntry { workers: self, nested })
     }
 
     /// Runs tasks on `worker`, the calling thread, until there are none or it is to be replaced;
@@ -336,37 +337,44 @@ impl Workers {
 }
 
 /// A call into a serial pool, which it keeps open.
-struct SerialEntry<'w> {
+pub(crate) struct SerialEntry<'w> {
     workers: &'w Arc<Workers>,
-    /// The thread was not in the pool before.
-    outermost: bool,
+    /// The thread is in a task of the pool.
+    nested: bool,
 }
 
 impl SerialEntry<'_> {
-    fn call<R>(self, f: impl FnOnce(&Worker) -> R) -> R {
+    pub(crate) fn is_nested(&self) -> bool {
+        self.nested
+    }
+
+    /// Runs `f` as the pool's worker.
+    pub(crate) fn call<R>(&self, f: impl FnOnce(&Worker) -> R) -> R {
         let worker = &self.workers.places[0];
         worker::in_serial_call(worker, || f(worker))
     }
-}
 
-/// At the end, also by a panic, the worker is replaced by itself if it is time to.
-impl Drop for SerialEntry<'_> {
-    fn drop(&mut self) {
-        let SerialEntry { workers, outermost } = *self;
-        if !outermost {
+    /// Replaces the worker by itself, if it is time to: a serial pool has no other thread.
+    pub(crate) fn replace_worker(&self) {
+        let (workers, worker) = (self.workers, &self.workers.places[0]);
+        if self.nested || !worker.should_retire() || workers.is_terminated() {
             return;
         }
-        let worker = &workers.places[0];
-        if worker.should_retire() && !workers.is_terminated() {
-            let asked = Instant::now();
-            worker.end_generation();
-            let initialized =
-                worker::in_serial_call(worker, || workers.initialize(worker.index, asked));
-            if let Err(error) = initialized {
-                workers.break_down(error);
-            }
+        let asked = Instant::now();
+        worker.end_generation();
+        if let Err(error) = self.call(|worker| workers.initialize(worker.index, asked)) {
+            workers.break_down(error);
         }
-        workers.runners.exit();
+    }
+}
+
+/// Also by a panic.
+impl Drop for SerialEntry<'_> {
+    fn drop(&mut self) {
+        self.replace_worker();
+        if !self.nested {
+            self.workers.runners.exit();
+        }
     }
 }
 
