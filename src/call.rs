@@ -35,8 +35,13 @@ pub(crate) fn poll<W, T>(terms: &Terms, cell: &Cell<W, T>, waker: Option<&Waker>
         return true;
     }
     match terms.ended() {
-        // If it is somebody else who resolves it, his callbacks may still be running.
-        Some(error) => cell.resolve(Err(error)) || cell.poll(None),
+        // If another thread resolves it, its callbacks may still be running.
+        Some(error) => {
+            if let Some(watch) = &terms.watch {
+                watch.end(false, None);
+            }
+            cell.resolve(Err(error)) || cell.poll(None)
+        }
         None => false,
     }
 }
@@ -183,6 +188,10 @@ where
                 (Ok(outcome), None) => outcome,
                 (Err(payload), _) => Err(Error::Panicked(Panic::new(payload, None))),
             };
+            // Of work that returned, this was done.
+            if let Some(watch) = &self.terms.watch {
+                watch.end(false, None);
+            }
             self.cell.resolve(outcome);
         });
     }
