@@ -271,13 +271,15 @@ fn subscribers_that_panic() {
         subscriber::arm(place);
         Progress::default()
     });
+    subscriber::assert_each_panicked();
 }
 
 /// A subscriber that panics where it is told to.
 #[cfg(feature = "tracing")]
 mod subscriber {
-    use std::sync::Once;
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, Once, OnceLock};
 
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
@@ -298,6 +300,8 @@ mod subscriber {
 
     static ARMED: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+    static PANICKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
     struct Panicky;
 
     impl Panicky {
@@ -307,7 +311,10 @@ mod subscriber {
                 Some(&"every other one") => CALLS.fetch_add(1, Ordering::SeqCst) % 2 == 1,
                 other => other == Some(&place),
             };
-            assert!(!armed, "{ON_PURPOSE}: the subscriber, {place}");
+            if armed {
+                PANICKED.lock().unwrap().insert(place.to_owned());
+                panic!("{ON_PURPOSE}: the subscriber, {place}");
+            }
         }
     }
 
@@ -364,7 +371,7 @@ mod subscriber {
     }
 
     /// What the caller's span is said to be.
-    static CALLSITE: std::sync::OnceLock<&'static Metadata<'static>> = std::sync::OnceLock::new();
+    static CALLSITE: OnceLock<&'static Metadata<'static>> = OnceLock::new();
 
     pub(crate) fn arm(place: &str) {
         static ONCE: Once = Once::new();
@@ -375,6 +382,11 @@ mod subscriber {
         });
         let place = PLACES.iter().position(|other| *other == place).unwrap();
         ARMED.store(place, Ordering::SeqCst);
+    }
+
+    pub(crate) fn assert_each_panicked() {
+        let panicked = PANICKED.lock().unwrap();
+        assert!(PLACES[..7].iter().all(|place| panicked.contains(*place)), "{panicked:?}");
     }
 
     pub(crate) fn disarm() {
