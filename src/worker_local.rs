@@ -157,7 +157,8 @@ impl<S: Send + 'static> Locals for Inner<S> {
         let key = Key::of(Some(worker));
         // Out of the lock first: the values' `Drop` is the user's code.
         let values = lock(&self.shards[key.shard()]).remove(&key);
-        discard(values);
+        // One by one: a panic of the second on top of that of the first would end the process.
+        values.into_iter().flatten().for_each(discard);
     }
 }
 
