@@ -360,6 +360,47 @@ impl fmt::Debug for Progress {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_has_ended_does_not_change() {
+        let count = Count::default();
+        assert!(count.add(3) && count.add(4));
+        assert_eq!(count.end(None), 7);
+        assert!(!count.add(1));
+        assert_eq!(count.get(), 7);
+    }
+
+    #[test]
+    fn a_count_ends_with_what_was_counted_or_with_more_if_that_is_known() {
+        for (at_least, end) in [(None, 7), (Some(5), 7), (Some(9), 9)] {
+            let count = Count::default();
+            assert!(count.add(7));
+            assert_eq!((count.end(at_least), count.get()), (end, end));
+        }
+    }
+
+    #[test]
+    fn calls_of_one_progress_add_up_as_far_as_there_are_numbers() {
+        let progress = Progress::default();
+        let [one, two, three] = std::array::from_fn(|_| Arc::new(Count::default()));
+        progress.begin(&one, Some(usize::MAX));
+        progress.begin(&two, Some(2));
+        assert_eq!(progress.get(), (0, Some(usize::MAX)));
+        assert!(one.add(5) && two.add(1));
+        assert_eq!(progress.end(&two, None, false), 1);
+        assert!(!two.add(1));
+        assert_eq!(progress.get(), (6, Some(usize::MAX)));
+        assert_eq!(progress.end(&one, Some(6), true), 6);
+        // One has failed, so not all were finished.
+        assert_eq!(progress.get(), (7, Some(usize::MAX)));
+        progress.begin(&three, None);
+        assert_eq!(progress.get(), (0, None));
+    }
+}
+
 /// A bar in the terminal.
 #[cfg(feature = "indicatif")]
 mod bar {

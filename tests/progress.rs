@@ -299,21 +299,57 @@ fn a_call_whose_time_is_up_has_ended_when_its_error_is_there() {
             let pool = Pool::new(processes).unwrap();
             let progress = Progress::default();
             let (go, gate) = unbounded::<()>();
-            let (begun, begin) = unbounded();
-            let late = pool.timeout(Duration::from_millis(20)).progress(&progress).apply_async(
-                move || {
+            let late = loop {
+                let ((begun, begin), gate) = (unbounded(), gate.clone());
+                let held = move || {
                     begun.send(()).unwrap();
                     gate.recv().unwrap();
-                },
-                (),
-            );
-            begin.recv().unwrap();
+                };
+                let soon = pool.timeout(Duration::from_millis(20));
+                let late = soon.progress(&progress).apply_async(held, ());
+                // On a busy machine its time may be up before it begins.
+                if begin.recv().is_ok() {
+                    break late;
+                }
+            };
             assert!(matches!(late.get(), Err(Error::Timeout)));
             let view = pool.progress(&progress);
             let next = view.map_async(|x| x, 0..10);
             go.send(()).unwrap();
             next.get().unwrap();
             assert_eq!(progress.get(), (10, Some(10)));
+        }
+    });
+}
+
+#[test]
+#[ignore = "to be enabled when `imap.rs` tells how many results were handed out, not how many are not in flight"]
+fn a_stream_that_was_ended_counts_what_was_finished() {
+    watchdog(60, || {
+        for ends_by_itself in [false, true] {
+            let (pool, (gate, mut opener)) = (Pool::new(1).unwrap(), gate());
+            let progress = Progress::default();
+            let mut view = pool.progress(&progress).buffersize(50).chunksize(1);
+            if ends_by_itself {
+                view = view.timeout(Duration::from_secs(1));
+            }
+            let held = move |x| {
+                if x == 3 {
+                    gate.pass();
+                }
+            };
+            let mut stream = view.imap(held, 0..100);
+            assert_eq!(stream.by_ref().take(3).map(Result::unwrap).count(), 3);
+            if !ends_by_itself {
+                opener.wait_for(1);
+                pool.terminate();
+            }
+            stream.next().unwrap().unwrap_err();
+            assert_eq!(progress.get(), (3, Some(100)), "by itself: {ends_by_itself}");
+            // What is finished after the end is not counted.
+            opener.open();
+            drop(pool);
+            assert_eq!(progress.get(), (3, Some(100)), "by itself: {ends_by_itself}");
         }
     });
 }
