@@ -138,7 +138,7 @@ impl Builder {
     /// A task is a call of `apply` or `apply_async`, or a chunk of a map. What the old thread had
     /// hoarded is let go: its thread-locals, its [`WorkerLocal`](crate::WorkerLocal)s, what a C
     /// library keeps per thread. The initializer runs again. Never do more threads work than the pool
-    /// has workers. Starting one costs some 50 µs, so give it enough to do.
+    /// has workers. Starting one costs about 50 µs, so give it enough to do.
     ///
     /// With this set, an unset chunk size of a map is Python's: four chunks for each worker. Rayon
     /// code inside a task runs on that task's worker alone.
@@ -176,7 +176,7 @@ impl Builder {
 
     /// Has the pool write down where the time of its calls goes, for [`Pool::insights`]. Off by default.
     ///
-    /// It costs some 250 ns for each chunk, of the pool's own making or of a set size, and memory for the
+    /// It costs about 250 ns for each chunk, of the pool's own making or of a set size, and memory for the
     /// last 32 calls: up to 60 kB for each of them and each worker.
     ///
     /// Python: mpire's `enable_insights=True`.

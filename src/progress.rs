@@ -41,7 +41,7 @@ pub struct Progress(Arc<Shared>);
 struct Shared {
     display: Display,
     calls: Mutex<Calls>,
-    /// How often the display was to be told since somebody began to tell it; 0 if nobody does.
+    /// How often the display was to be told since a thread began to tell it; 0 if none does.
     untold: AtomicUsize,
     made: Instant,
     /// When it may be told next, in nanoseconds from when it was `made`.
@@ -113,7 +113,7 @@ impl Count {
     }
 }
 
-/// Who is told.
+/// What is told.
 enum Display {
     Nobody,
     Closure(Box<Tell>),
@@ -130,15 +130,15 @@ enum Display {
 
 type Tell = dyn Fn(usize, Option<usize>) + Send + Sync;
 
-/// How often a display is told at the most: faster than that nobody reads.
+/// How often a display is told at the most: faster than that it cannot be read.
 const EVERY: Duration = Duration::from_millis(50);
 
 impl Progress {
-    /// Calls `f(done, total)` as the call goes on: when it begins, some 20 times a second while items are
+    /// Calls `f(done, total)` as the call goes on: when it begins, about 20 times a second while items are
     /// finished, and when it has ended. `total` is `None` if the length of the input is not known.
     ///
     /// It is called on the pool's workers and on the caller, one at a time, and should be short. A
-    /// panic in it is caught and costs nobody anything.
+    /// panic in it is caught and changes nothing about the call.
     ///
     /// ```
     /// use std::sync::Mutex;
@@ -245,14 +245,14 @@ impl Progress {
         }
     }
 
-    /// Tells the display, or leaves it to the thread that is at it. Nobody waits here, and no lock is held: the
+    /// Tells the display, or leaves it to the thread that is at it. No thread waits here, and no lock is held: the
     /// closure may use the pool, and be called in a call of its own.
     fn tell(&self) {
         let Shared { display, calls, untold, .. } = &*self.0;
         if matches!(display, Display::Nobody) {
             return;
         }
-        // ORDERING: who adds to it has made its change before, and that is looked for after the number was read.
+        // ORDERING: a thread makes its change before it adds to the number, and what is told is read after the number.
         let mut seen = untold.fetch_add(1, Ordering::SeqCst) + 1;
         if seen > 1 {
             return;

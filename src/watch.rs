@@ -98,7 +98,7 @@ impl Watch {
     /// than were counted: of a stream, those that were handed out. Does nothing the second time. A call that ends before it
     /// has begun does not begin.
     ///
-    /// To be called before the outcome can be seen: whoever has it may give the same `Progress` to the next call.
+    /// To be called before the outcome can be seen: its owner may then give the same `Progress` to the next call.
     pub(crate) fn end(&self, success: bool, items: Option<usize>) {
         if self.stage.swap(OVER, Ordering::AcqRel) == BEGUN {
             self.finish(success, items);
@@ -177,7 +177,7 @@ pub(crate) struct Observer<'w> {
 }
 
 impl Observer<'_> {
-    /// What time it is, for those who want to know how long something takes.
+    /// What time it is, where it is to be known how long something takes.
     pub(crate) fn clock(&self) -> Option<Instant> {
         self.watch.record().map(|_| Instant::now())
     }

@@ -24,7 +24,7 @@ const SHARDS: usize = 64;
 /// the same value at a time, and there is nothing to lock; but there may be more values than workers.
 ///
 /// Any number of pools may use one `WorkerLocal`, and so may threads outside of every pool, which
-/// share their values in the same way. A `with` costs some 50 nanoseconds.
+/// share their values in the same way. A `with` costs about 50 nanoseconds.
 ///
 /// Python: a global that the initializer sets in each process.
 ///

@@ -1,4 +1,4 @@
-//! Who watches a call may panic: closures and bars of a `Progress`, subscribers of `tracing`. And tasks may, in the
+//! What watches a call may panic: closures and bars of a `Progress`, subscribers of `tracing`. And tasks may, in the
 //! verbs that the matrix of `tests/panics.rs` does not have: with seeds, over arrays, polled as streams. Each call has the
 //! outcome that it has when nobody watches, the pool works after, and it can be joined.
 

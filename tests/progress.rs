@@ -383,7 +383,8 @@ fn a_closure_may_ask_which_worker_it_is_on_also_where_calls_fail() {
             let inner = Arc::clone(&pool);
             let nested = move || {
                 inner.progress(&progress).scope(|s| {
-                    s.apply_async(|| panic!("{ON_PURPOSE}"), ()).get().map(|()| ()).unwrap_err();
+                    let failed = s.apply_async(|| panic!("{ON_PURPOSE}"), ());
+                    assert!(matches!(failed.get(), Err::<(), _>(Error::Panicked(_))));
                     s.apply_async(|| (), ()).get().unwrap();
                 });
             };
