@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,7 +42,7 @@ pub struct Builder {
     /// `None` is one for each core.
     processes: Option<usize>,
     initializer: Option<Box<Initializer>>,
-    /// `None` is for ever.
+    /// `None` is as long as the pool.
     max_tasks_per_child: Option<usize>,
     context: Context,
     insights: bool,
@@ -108,7 +109,7 @@ impl Builder {
     /// that replaces another, the pool cannot go on: it is terminated, and the error is what all open
     /// and all new calls get.
     ///
-    /// Python: `initializer` and `initargs`. There a raising initializer is started again for ever.
+    /// Python: `initializer` and `initargs`. There a raising initializer is started again and again.
     ///
     /// ```
     /// use parpool::{Error, Pool};
@@ -131,13 +132,13 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker after `tasks` tasks by a new one, which is a new thread; for ever the same
-    /// by default.
+    /// Replaces a worker after `tasks` tasks by a new one, which is a new thread; by default a worker
+    /// stays as long as the pool.
     ///
     /// A task is a call of `apply` or `apply_async`, or a chunk of a map. What the old thread had
     /// hoarded is let go: its thread-locals, its [`WorkerLocal`](crate::WorkerLocal)s, what a C
     /// library keeps per thread. The initializer runs again. Never do more threads work than the pool
-    /// has workers. Starting one costs some 50 µs, so give it enough to do.
+    /// has workers. Starting one costs about 50 µs, so give it enough to do.
     ///
     /// With this set, an unset chunk size of a map is Python's: four chunks for each worker. Rayon
     /// code inside a task runs on that task's worker alone.
@@ -175,7 +176,7 @@ impl Builder {
 
     /// Has the pool write down where the time of its calls goes, for [`Pool::insights`]. Off by default.
     ///
-    /// It costs some 250 ns for each chunk, of the pool's own making or of a set size, and memory for the
+    /// It costs about 250 ns for each chunk, of the pool's own making or of a set size, and memory for the
     /// last 32 calls: up to 60 kB for each of them and each worker.
     ///
     /// Python: mpire's `enable_insights=True`.
@@ -196,9 +197,9 @@ impl Builder {
     /// Starts the workers and returns when each has run the initializer.
     ///
     /// # Errors
-    /// [`InvalidArgument`](Error::InvalidArgument) for 0 workers, 0 tasks or a name with a NUL;
-    /// [`Start`](Error::Start) if a thread cannot be started; [`Initializer`](Error::Initializer) if
-    /// that fails. No thread is left behind then.
+    /// [`InvalidArgument`](Error::InvalidArgument) for 0 workers or more than
+    /// [`rayon::max_num_threads`], 0 tasks or a name with a NUL; [`Start`](Error::Start) if a thread
+    /// cannot be started; [`Initializer`](Error::Initializer) if that fails. No thread is left behind then.
     ///
     /// ```
     /// use parpool::{Error, Pool};
@@ -216,14 +217,27 @@ impl Builder {
         if self.max_tasks_per_child == Some(0) {
             return Err(Error::InvalidArgument("max_tasks_per_child must be at least 1"));
         }
+        let serial = self.context.serial;
+        let count = if serial { 1 } else { processes };
+        // Rayon would start fewer and not say so.
+        if count > rayon::max_num_threads() {
+            return Err(Error::InvalidArgument(
+                "a pool has no more workers than `rayon::max_num_threads()`",
+            ));
+        }
         if self.context.name.contains('\0') {
             return Err(Error::InvalidArgument("a thread's name cannot contain a NUL"));
+        }
+        // More than there are addresses: before `std` rounds it up to whole pages, which could overflow.
+        if self.context.stack_size.is_some_and(|bytes| bytes > isize::MAX as usize) && !serial {
+            return Err(Error::Start(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no stack is so large",
+            )));
         }
         static POOLS: AtomicUsize = AtomicUsize::new(0);
         // ORDERING: only the numbers must differ.
         let id = POOLS.fetch_add(1, Ordering::Relaxed);
-        let serial = self.context.serial;
-        let count = if serial { 1 } else { processes };
         let name = format!("{}-{id}", self.context.name);
         let mut workers =
             Workers::new(id, count, self.max_tasks_per_child, self.initializer, name, serial);

@@ -38,17 +38,15 @@ pub(crate) fn poll<W, T>(task: &impl Pending<T>, cell: &Cell<W, T>, wake: Wake<'
         return true;
     }
     let Some(error) = task.terms().ended() else { return false };
-    // If somebody else resolves it, its callbacks may still be running.
-    let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
-    skip_queued(task, Error::Cancelled);
-    done
-}
-
-/// Skips what is queued of `task`, which has its outcome.
-pub(crate) fn skip_queued<T>(task: &(impl Pending<T> + ?Sized), why: Error) {
-    if let Some(entry) = task.withdraw() {
-        worker::skip(entry, why);
+    if let Some(watch) = &task.terms().watch {
+        watch.end(false, None);
     }
+    // If another thread resolves it, its callbacks may still be running.
+    let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
+    if let Some(entry) = task.withdraw() {
+        worker::skip(entry, Error::Cancelled);
+    }
+    done
 }
 
 /// One submitted call: its closure, then its outcome, in one block of memory.
@@ -193,6 +191,10 @@ where
                 (Ok(outcome), None) => outcome,
                 (Err(payload), _) => Err(Error::Panicked(Panic::new(payload, None))),
             };
+            // Of work that returned, this was done.
+            if let Some(watch) = &self.terms.watch {
+                watch.end(false, None);
+            }
             self.cell.resolve(outcome);
         });
     }

@@ -1,5 +1,8 @@
 //! What the workers are.
 
+/// The smallest stack of a worker, in bytes. Its own code took 16 to 32 KiB in a debug build.
+const LEAST_STACK: usize = 64 << 10;
+
 /// What kind of workers a pool has, and what they are like.
 ///
 /// Python: the `context` of `Pool` with its start methods, and `multiprocessing.dummy`. Here workers
@@ -78,7 +81,9 @@ impl Context {
         self
     }
 
-    /// The size of each worker's stack in bytes; the default of `std::thread` if not set.
+    /// The size of each worker's stack in bytes; the default of `std::thread` if not set. Less than 64 KiB are
+    /// taken for 64 KiB, which is what the pool needs for itself; a system that cannot give as much as is asked for
+    /// fails the pool with [`Error::Start`](crate::Error::Start).
     ///
     /// A wait inside a task runs other tasks on top of it, so deep recursion of tasks needs room.
     ///
@@ -96,7 +101,7 @@ impl Context {
     /// ```
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.stack_size = Some(bytes);
+        self.stack_size = Some(bytes.max(LEAST_STACK));
         self
     }
 

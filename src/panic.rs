@@ -1,4 +1,8 @@
 //! What is done with a panic of the user's code.
+//!
+//! All code of the user's runs in one of three wrappers: [`catch`], where the panic is an outcome; [`discard`], for a
+//! value that is dropped where nobody waits for it; [`run_hook`], for code that only watches. And it runs with no lock and
+//! no borrow held.
 
 use std::any::Any;
 use std::fmt;
@@ -31,6 +35,14 @@ pub(crate) fn discard<T>(value: T) {
             std::mem::forget(payload);
         }
     }
+}
+
+/// Runs `f`, code of the user's that watches a call and is no part of it: its panic ends here, and is nobody's.
+/// `None` if it panicked.
+///
+/// For the closure and the bar of a `Progress`, and the subscribers of `tracing`.
+pub(crate) fn run_hook<R>(f: impl FnOnce() -> R) -> Option<R> {
+    catch(f).map_err(discard).ok()
 }
 
 /// A panic of a closure, kept: its payload, its message, and the index of the item it happened at.
@@ -171,6 +183,18 @@ mod tests {
         let token = std::sync::Arc::new(());
         discard(Bomb(std::sync::Arc::clone(&token)));
         assert_eq!(std::sync::Arc::strong_count(&token), 1);
+    }
+
+    #[test]
+    fn the_panic_of_a_hook_ends_in_it_whatever_it_throws() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        assert_eq!(run_hook(|| 7), Some(7));
+        assert_eq!(run_hook(|| -> i32 { std::panic::panic_any(Bomb) }), None);
     }
 
     #[test]

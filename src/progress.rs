@@ -3,11 +3,13 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+#[cfg(feature = "indicatif")]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::panic::{catch, discard};
-use crate::sync::{Instant, Mutex, lock};
+use crate::panic::run_hook;
+use crate::sync::{Instant, Mutex, MutexGuard, lock};
 
 /// How far the calls are that were given it: how many items are *finished*, and of how many.
 ///
@@ -38,20 +40,21 @@ pub struct Progress(Arc<Shared>);
 
 struct Shared {
     display: Display,
-    done: AtomicUsize,
     calls: Mutex<Calls>,
-    /// Somebody is at the display, one at a time.
-    telling: Mutex<()>,
-    /// It shall be told again: the last was too late for what it says.
-    again: AtomicBool,
+    /// How often the display was to be told since a thread began to tell it; 0 if none does.
+    untold: AtomicUsize,
     made: Instant,
     /// When it may be told next, in nanoseconds from when it was `made`.
     next: AtomicU64,
 }
 
+/// The calls that were going on at the same time as the last one was.
 #[derive(Default)]
 struct Calls {
-    open: usize,
+    open: Vec<Arc<Count>>,
+    /// How many items those have finished that have ended.
+    done: usize,
+    /// No more than there are numbers, however many items a call says it has.
     total: usize,
     /// Of some call the length is not known.
     endless: bool,
@@ -59,9 +62,58 @@ struct Calls {
     failed: bool,
     /// There has been one.
     begun: bool,
+    /// What the display has not heard.
+    news: Vec<News>,
 }
 
-/// Who is told.
+enum News {
+    /// A call begins; `anew` if none was open.
+    Begun { anew: bool, total: Option<usize> },
+    /// The last call that was open has ended.
+    Ended { done: usize, total: Option<usize>, failed: bool },
+}
+
+impl Calls {
+    fn done(&self) -> usize {
+        let open = self.open.iter().map(|count| count.get());
+        open.fold(self.done, usize::saturating_add)
+    }
+
+    fn total(&self) -> Option<usize> {
+        (self.begun && !self.endless).then_some(self.total)
+    }
+}
+
+/// How many items of one call are finished. Once it has ended it does not change.
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+/// The bit of a count that has ended.
+const ENDED: u64 = 1 << 63;
+
+impl Count {
+    pub(crate) fn get(&self) -> usize {
+        // ORDERING (of this type): a number to look at.
+        let done = self.0.load(Ordering::Relaxed) & !ENDED;
+        usize::try_from(done).unwrap_or(usize::MAX)
+    }
+
+    /// So many more are finished; false if it has ended.
+    pub(crate) fn add(&self, items: usize) -> bool {
+        let more = |done: u64| (done & ENDED == 0).then(|| done + items as u64);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// It ends, with at least as many `items`; with as many as were counted if `None`.
+    pub(crate) fn end(&self, items: Option<usize>) -> usize {
+        let counted = self.0.fetch_or(ENDED, Ordering::Relaxed) & !ENDED;
+        let items = items.map_or(0, |items| items as u64);
+        self.0.fetch_max(items | ENDED, Ordering::Relaxed);
+        usize::try_from(counted.max(items)).unwrap_or(usize::MAX)
+    }
+}
+
+/// What is told.
 enum Display {
     Nobody,
     Closure(Box<Tell>),
@@ -70,20 +122,23 @@ enum Display {
         bar: indicatif::ProgressBar,
         /// What it looks like is up to this crate.
         own: bool,
+        /// Its style has panicked. indicatif draws under a lock, which is poisoned by that, so
+        /// all that is done with the bar would panic from then on.
+        broken: AtomicBool,
     },
 }
 
 type Tell = dyn Fn(usize, Option<usize>) + Send + Sync;
 
-/// How often a display is told at the most: faster than that nobody reads.
+/// How often a display is told at the most: faster than that it cannot be read.
 const EVERY: Duration = Duration::from_millis(50);
 
 impl Progress {
-    /// Calls `f(done, total)` as the call goes on: when it begins, some 20 times a second while items are
+    /// Calls `f(done, total)` as the call goes on: when it begins, about 20 times a second while items are
     /// finished, and when it has ended. `total` is `None` if the length of the input is not known.
     ///
     /// It is called on the pool's workers and on the caller, one at a time, and should be short. A
-    /// panic in it is caught and costs nobody anything.
+    /// panic in it is caught and changes nothing about the call.
     ///
     /// ```
     /// use std::sync::Mutex;
@@ -104,10 +159,8 @@ impl Progress {
     fn of(display: Display) -> Self {
         Progress(Arc::new(Shared {
             display,
-            done: AtomicUsize::new(0),
             calls: Mutex::new(Calls::default()),
-            telling: Mutex::new(()),
-            again: AtomicBool::new(false),
+            untold: AtomicUsize::new(0),
             made: Instant::now(),
             next: AtomicU64::new(0),
         }))
@@ -127,62 +180,35 @@ impl Progress {
     /// ```
     pub fn get(&self) -> (usize, Option<usize>) {
         let calls = lock(&self.0.calls);
-        let total = (calls.begun && !calls.endless).then_some(calls.total);
-        // ORDERING: a number to look at.
-        (self.0.done.load(Ordering::Relaxed), total)
+        (calls.done(), calls.total())
     }
 
-    /// A call of `total` items, if that is known, begins.
-    pub(crate) fn begin(&self, total: Option<usize>) {
+    /// A call of `total` items, if that is known, begins, whose finished items are those of `count`.
+    pub(crate) fn begin(&self, count: &Arc<Count>, total: Option<usize>) {
         let mut calls = lock(&self.0.calls);
-        let anew = calls.open == 0;
+        let anew = calls.open.is_empty();
         if anew {
-            *calls = Calls { begun: true, ..Calls::default() };
-            self.0.done.store(0, Ordering::Relaxed);
+            *calls =
+                Calls { begun: true, news: std::mem::take(&mut calls.news), ..Calls::default() };
         }
-        calls.open += 1;
+        calls.open.push(Arc::clone(count));
         match total {
-            Some(total) => calls.total += total,
+            Some(total) => calls.total = calls.total.saturating_add(total),
             None => calls.endless = true,
         }
-        let total = (!calls.endless).then_some(calls.total);
-        drop(calls);
-        self.0.display.begin(anew, total);
+        let total = calls.total();
+        self.report(calls, News::Begun { anew, total });
         self.tell();
     }
 
-    /// So many more items are finished.
-    pub(crate) fn add(&self, items: usize, now: Instant) {
-        // ORDERING (here and in `tell_if_due`): numbers to look at.
-        self.0.done.fetch_add(items, Ordering::Relaxed);
-        self.tell_if_due(now);
-    }
-
-    /// A call has ended, with as many more `items` as had not been counted.
-    pub(crate) fn end(&self, items: usize, success: bool) {
-        self.0.done.fetch_add(items, Ordering::Relaxed);
-        let mut calls = lock(&self.0.calls);
-        calls.open -= 1;
-        calls.failed |= !success;
-        let (last, failed) = (calls.open == 0, calls.failed);
-        if last && !failed {
-            // Now it is known.
-            calls.endless = false;
-            calls.total = self.0.done.load(Ordering::Relaxed);
-        }
-        drop(calls);
-        self.tell();
-        if last {
-            self.0.display.end(failed);
-        }
-    }
-
-    fn tell_if_due(&self, now: Instant) {
+    /// Items of a call have been counted.
+    pub(crate) fn counted(&self, now: Instant) {
         if matches!(self.0.display, Display::Nobody) {
             return;
         }
         let nanos = |time: Duration| time.as_nanos() as u64;
         let at = nanos(now - self.0.made);
+        // ORDERING: a number that nothing else hangs on.
         let next = self.0.next.load(Ordering::Relaxed);
         if at >= next || next > at + nanos(EVERY) {
             self.0.next.store(at + nanos(EVERY), Ordering::Relaxed);
@@ -190,22 +216,61 @@ impl Progress {
         }
     }
 
-    /// Tells the display, or has him do it who is at it. Nobody waits here: the closure may use the
-    /// pool, and be called in a call of its own.
-    fn tell(&self) {
-        let shared = &*self.0;
-        // ORDERING: what is told is read after it was taken back, and a number that is late is told
-        // by whoever set it.
-        shared.again.store(true, Ordering::SeqCst);
-        while shared.again.load(Ordering::SeqCst) {
-            let Ok(telling) = shared.telling.try_lock() else { return };
-            while shared.again.swap(false, Ordering::SeqCst) {
-                let (done, total) = self.get();
-                if let Err(payload) = catch(|| shared.display.tell(done, total)) {
-                    discard(payload);
-                }
+    /// A call that has begun has ended, with at least as many `items`, if it is known how many that are. How many
+    /// are finished now is returned.
+    pub(crate) fn end(&self, count: &Arc<Count>, items: Option<usize>, success: bool) -> usize {
+        let mut calls = lock(&self.0.calls);
+        calls.open.retain(|open| !Arc::ptr_eq(open, count));
+        let finished = count.end(items);
+        calls.done = calls.done.saturating_add(finished);
+        calls.failed |= !success;
+        if calls.open.is_empty() {
+            if !calls.failed {
+                // Now it is known.
+                calls.endless = false;
+                calls.total = calls.done;
             }
-            drop(telling);
+            let (done, total, failed) = (calls.done, calls.total(), calls.failed);
+            self.report(calls, News::Ended { done, total, failed });
+        } else {
+            drop(calls);
+        }
+        self.tell();
+        finished
+    }
+
+    fn report(&self, mut calls: MutexGuard<'_, Calls>, news: News) {
+        if !matches!(self.0.display, Display::Nobody) {
+            calls.news.push(news);
+        }
+    }
+
+    /// Tells the display, or leaves it to the thread that is at it. No thread waits here, and no lock is held: the
+    /// closure may use the pool, and be called in a call of its own.
+    fn tell(&self) {
+        let Shared { display, calls, untold, .. } = &*self.0;
+        if matches!(display, Display::Nobody) {
+            return;
+        }
+        // ORDERING: a thread makes its change before it adds to the number, and what is told is read after the number.
+        let mut seen = untold.fetch_add(1, Ordering::SeqCst) + 1;
+        if seen > 1 {
+            return;
+        }
+        loop {
+            let (news, done, total) = {
+                let mut calls = lock(calls);
+                (std::mem::take(&mut calls.news), calls.done(), calls.total())
+            };
+            let ended = matches!(news.last(), Some(News::Ended { .. }));
+            news.into_iter().for_each(|news| display.hear(news));
+            if !ended {
+                display.tell(done, total);
+            }
+            match untold.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return,
+                Err(more) => seen = more,
+            }
         }
     }
 }
@@ -221,47 +286,66 @@ impl Default for Progress {
     }
 }
 
+/// What is done here runs the user's code, and its panics end here.
 impl Display {
-    fn begin(&self, anew: bool, total: Option<usize>) {
-        match self {
-            #[cfg(feature = "indicatif")]
-            Display::Bar { bar, own } => {
-                if anew && bar.is_finished() {
-                    bar.reset();
-                }
-                if *own {
-                    bar.set_style(bar::style(total.is_some()));
-                    bar.enable_steady_tick(bar::TICK);
-                }
-                if let Some(total) = total {
-                    bar.set_length(total as u64);
-                }
+    fn hear(&self, news: News) {
+        match news {
+            News::Begun { anew, total } => self.begin(anew, total),
+            News::Ended { done, total, failed } => {
+                self.tell(done, total);
+                self.end(failed);
             }
-            Display::Nobody | Display::Closure(_) => _ = (anew, total),
         }
+    }
+
+    fn begin(&self, anew: bool, total: Option<usize>) {
+        #[cfg(feature = "indicatif")]
+        self.on_bar(|bar, own| {
+            if anew && bar.is_finished() {
+                bar.reset();
+            }
+            if own {
+                bar.set_style(bar::style(total.is_some()));
+                bar.enable_steady_tick(bar::TICK);
+            }
+            if let Some(total) = total {
+                bar.set_length(total as u64);
+            }
+        });
+        #[cfg(not(feature = "indicatif"))]
+        let _ = (self, anew, total);
     }
 
     fn tell(&self, done: usize, total: Option<usize>) {
-        match self {
-            Display::Nobody => _ = (done, total),
-            Display::Closure(f) => f(done, total),
-            #[cfg(feature = "indicatif")]
-            Display::Bar { bar, .. } => bar.set_position(done as u64),
+        if let Display::Closure(f) = self {
+            run_hook(|| f(done, total));
         }
+        #[cfg(feature = "indicatif")]
+        self.on_bar(|bar, _| bar.set_position(done as u64));
     }
 
     fn end(&self, failed: bool) {
-        match self {
-            #[cfg(feature = "indicatif")]
-            Display::Bar { bar, .. } => match failed {
-                true => bar.abandon(),
+        #[cfg(feature = "indicatif")]
+        self.on_bar(|bar, _| {
+            if failed {
+                bar.abandon();
+            } else {
                 // At its length, which is what was done.
-                false => {
-                    bar.set_length(bar.position());
-                    bar.finish();
-                }
-            },
-            Display::Nobody | Display::Closure(_) => _ = failed,
+                bar.set_length(bar.position());
+                bar.finish();
+            }
+        });
+        #[cfg(not(feature = "indicatif"))]
+        let _ = (self, failed);
+    }
+
+    /// Lets `f` at the bar, and at whether it is of this crate's making, if it is one and its style has not panicked.
+    #[cfg(feature = "indicatif")]
+    fn on_bar(&self, f: impl FnOnce(&indicatif::ProgressBar, bool)) {
+        let Display::Bar { bar, own, broken } = self else { return };
+        // ORDERING: one panic more would be caught too.
+        if !broken.load(Ordering::Relaxed) && run_hook(|| f(bar, *own)).is_none() {
+            broken.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -276,6 +360,47 @@ impl fmt::Debug for Progress {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_has_ended_does_not_change() {
+        let count = Count::default();
+        assert!(count.add(3) && count.add(4));
+        assert_eq!(count.end(None), 7);
+        assert!(!count.add(1));
+        assert_eq!(count.get(), 7);
+    }
+
+    #[test]
+    fn a_count_ends_with_what_was_counted_or_with_more_if_that_is_known() {
+        for (at_least, end) in [(None, 7), (Some(5), 7), (Some(9), 9)] {
+            let count = Count::default();
+            assert!(count.add(7));
+            assert_eq!((count.end(at_least), count.get()), (end, end));
+        }
+    }
+
+    #[test]
+    fn calls_of_one_progress_add_up_as_far_as_there_are_numbers() {
+        let progress = Progress::default();
+        let [one, two, three] = std::array::from_fn(|_| Arc::new(Count::default()));
+        progress.begin(&one, Some(usize::MAX));
+        progress.begin(&two, Some(2));
+        assert_eq!(progress.get(), (0, Some(usize::MAX)));
+        assert!(one.add(5) && two.add(1));
+        assert_eq!(progress.end(&two, None, false), 1);
+        assert!(!two.add(1));
+        assert_eq!(progress.get(), (6, Some(usize::MAX)));
+        assert_eq!(progress.end(&one, Some(6), true), 6);
+        // One has failed, so not all were finished.
+        assert_eq!(progress.get(), (7, Some(usize::MAX)));
+        progress.begin(&three, None);
+        assert_eq!(progress.get(), (0, None));
+    }
+}
+
 /// A bar in the terminal.
 #[cfg(feature = "indicatif")]
 mod bar {
@@ -284,7 +409,11 @@ mod bar {
 
     use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-    use super::{Display, Progress};
+    use super::{AtomicBool, Display, Progress};
+
+    fn of(bar: ProgressBar, own: bool) -> Progress {
+        Progress::of(Display::Bar { bar, own, broken: AtomicBool::new(false) })
+    }
 
     /// How often a bar of this crate's is drawn, also when nothing is finished.
     pub(super) const TICK: Duration = Duration::from_millis(200);
@@ -323,7 +452,7 @@ mod bar {
         /// ```
         #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
         pub fn bar() -> Self {
-            Progress::of(Display::Bar { bar: ProgressBar::no_length(), own: true })
+            of(ProgressBar::no_length(), true)
         }
     }
 
@@ -343,7 +472,7 @@ mod bar {
     #[cfg_attr(docsrs, doc(cfg(feature = "indicatif")))]
     impl From<ProgressBar> for Progress {
         fn from(bar: ProgressBar) -> Self {
-            Progress::of(Display::Bar { bar, own: false })
+            of(bar, false)
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::insights::{Record, Recorder, Span};
-use crate::progress::Progress;
+use crate::panic::discard;
+use crate::progress::{Count, Progress};
 use crate::sync::Instant;
 use crate::worker::Worker;
 use crate::workers::Workers;
@@ -16,8 +17,8 @@ use crate::workers::Workers;
 pub(crate) struct Watch {
     stage: AtomicU8,
     by_hand: AtomicBool,
-    /// How many items are finished. With the bit `ENDED` nobody counts any more.
-    done: AtomicUsize,
+    /// How many items are finished.
+    done: Arc<Count>,
     /// `UNKNOWN` if the length is not known.
     total: AtomicUsize,
     progress: Option<Progress>,
@@ -27,13 +28,14 @@ pub(crate) struct Watch {
     pause: Duration,
 }
 
-const ENDED: usize = 1 << (usize::BITS - 1);
 const UNKNOWN: usize = usize::MAX;
 
 /// The stages of a call.
 const NEW: u8 = 0;
-const BEGUN: u8 = 1;
-const OVER: u8 = 2;
+/// It is being told that it begins.
+const BEGINNING: u8 = 1;
+const BEGUN: u8 = 2;
+const OVER: u8 = 3;
 
 impl Watch {
     /// For a call of `workers`; `None` if there is nothing to watch it for.
@@ -56,7 +58,7 @@ impl Watch {
         Arc::new(Watch {
             stage: AtomicU8::new(NEW),
             by_hand: AtomicBool::new(false),
-            done: AtomicUsize::new(0),
+            done: Arc::default(),
             total: AtomicUsize::new(UNKNOWN),
             progress: progress.cloned(),
             record,
@@ -69,10 +71,10 @@ impl Watch {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// The call begins, with `total` items if that is known. Does nothing the second time.
+    /// The call begins, with `total` items if that is known. Does nothing the second time, nor once it has ended.
     pub(crate) fn begin(&self, total: Option<usize>) {
-        // ORDERING (of the stage): who begins a call is done with that before anybody ends it.
-        if self.stage.swap(BEGUN, Ordering::Relaxed) != NEW {
+        // ORDERING (of the stage): what a thread finds to be BEGUN, it finds as it was begun.
+        if !self.advance(NEW, BEGINNING) {
             return;
         }
         self.total.store(total.unwrap_or(UNKNOWN), Ordering::Relaxed);
@@ -80,27 +82,39 @@ impl Watch {
             record.begin();
         }
         if let Some(progress) = &self.progress {
-            progress.begin(total);
+            progress.begin(&self.done, total);
+        }
+        if !self.advance(BEGINNING, BEGUN) {
+            // Another thread has ended it meanwhile, which only happens to a call that fails.
+            self.finish(false, None);
         }
     }
 
-    /// The call has ended, with `items` finished ones if more may be known here than was counted.
-    /// Does nothing the second time.
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// The call has ended; nothing is counted any more. With at least as many finished `items`, if there may be more
+    /// than were counted: of a stream, those that were handed out. Does nothing the second time. A call that ends before it
+    /// has begun does not begin.
+    ///
+    /// To be called before the outcome can be seen: its owner may then give the same `Progress` to the next call.
     pub(crate) fn end(&self, success: bool, items: Option<usize>) {
-        if self.stage.swap(OVER, Ordering::Relaxed) != BEGUN {
-            return;
+        if self.stage.swap(OVER, Ordering::AcqRel) == BEGUN {
+            self.finish(success, items);
         }
-        let counted = self.done.fetch_or(ENDED, Ordering::Relaxed);
-        let missing = items.map_or(0, |items| items.saturating_sub(counted));
-        self.done.fetch_add(missing, Ordering::Relaxed);
-        if success {
-            self.total.store(counted + missing, Ordering::Relaxed);
-        }
+    }
+
+    fn finish(&self, success: bool, items: Option<usize>) {
         if let Some(record) = &self.record {
             record.end();
         }
-        if let Some(progress) = &self.progress {
-            progress.end(missing, success);
+        let done = match &self.progress {
+            Some(progress) => progress.end(&self.done, items, success),
+            None => self.done.end(items),
+        };
+        if success {
+            self.total.store(done, Ordering::Relaxed);
         }
     }
 
@@ -113,10 +127,9 @@ impl Watch {
 
     /// How many items are finished, and of how many.
     pub(crate) fn get(&self) -> (usize, Option<usize>) {
-        // ORDERING: numbers to look at.
-        let done = self.done.load(Ordering::Relaxed) & !ENDED;
+        // ORDERING: a number to look at.
         let total = self.total.load(Ordering::Relaxed);
-        (done, (total != UNKNOWN).then_some(total))
+        (self.done.get(), (total != UNKNOWN).then_some(total))
     }
 
     /// What `worker` does in it, from now on.
@@ -133,11 +146,8 @@ impl Watch {
 
     /// So many more items are finished.
     pub(crate) fn count(&self, items: usize, now: Instant) {
-        let counted = self.done.fetch_add(items, Ordering::Relaxed);
-        if counted & ENDED == 0 {
-            if let Some(progress) = &self.progress {
-                progress.add(items, now);
-            }
+        if let (true, Some(progress)) = (self.done.add(items), &self.progress) {
+            progress.counted(now);
         }
     }
 }
@@ -146,6 +156,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.end(false, None);
+        // It may be the last that has it, and then drops what is the user's.
+        discard(self.progress.take());
     }
 }
 
@@ -165,7 +177,7 @@ pub(crate) struct Observer<'w> {
 }
 
 impl Observer<'_> {
-    /// What time it is, for those who want to know how long something takes.
+    /// What time it is, where it is to be known how long something takes.
     pub(crate) fn clock(&self) -> Option<Instant> {
         self.watch.record().map(|_| Instant::now())
     }
@@ -179,6 +191,7 @@ impl Observer<'_> {
 
     /// It begins a chunk, with item `first`.
     pub(crate) fn begin(&mut self, first: usize) {
+        self.end();
         self.at = first;
         self.span = self.watch.record().map(|record| record.begin_chunk(self.worker, first));
     }
@@ -194,7 +207,7 @@ impl Observer<'_> {
     /// All items below `next` are finished, which is told if it is time to.
     pub(crate) fn reach(&mut self, next: usize, now: Instant) {
         if self.counts {
-            self.fresh += next - self.at;
+            self.fresh += next.saturating_sub(self.at);
         }
         self.at = next;
         let due = self.told.is_none_or(|told| now - told >= self.watch.pause);

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use common::{ON_PURPOSE, quiet, watchdog};
+use common::{ON_PURPOSE, THREADS, all_pools, gate, quiet, scaled, watchdog};
 use crossbeam_channel::unbounded;
-use parpool::{Context, Error, Pool, Progress};
+use parpool::{Context, Error, Pool, Progress, current_worker};
 
 type Told = Arc<Mutex<Vec<(usize, Option<usize>)>>>;
 
@@ -250,9 +252,193 @@ fn a_long_call_tells_on_the_way() {
     });
 }
 
+#[test]
+fn streams_of_absurd_lengths_do_not_overflow_the_total_of_a_progress_they_share() {
+    watchdog(20, || {
+        let pool = Pool::new(2).unwrap();
+        let progress = Progress::default();
+        let mut one = pool.progress(&progress).imap(|x| x, 0..usize::MAX);
+        assert_eq!(one.next().unwrap().unwrap(), 0);
+        let mut two = pool.progress(&progress).imap(|x| x, 0..usize::MAX);
+        assert_eq!(two.next().unwrap().unwrap(), 0);
+        assert_eq!(progress.get().1, Some(usize::MAX));
+        drop((one, two));
+        pool.progress(&progress).map(|x| x, 0..3).unwrap();
+        assert_eq!(progress.get(), (3, Some(3)));
+    });
+}
+
+#[test]
+fn a_failed_call_has_ended_when_its_error_is_there() {
+    watchdog(60, || {
+        for pool in pools() {
+            for kept in [false, true] {
+                for _ in 0..scaled(200) {
+                    let progress = Progress::default();
+                    let view = pool.progress(&progress);
+                    let panics = || panic!("{ON_PURPOSE}");
+                    let handle = view.apply_async(panics, ());
+                    handle.wait();
+                    let handle = kept.then_some(handle);
+                    view.map(|x| x, 0..10).unwrap();
+                    assert_eq!(progress.get(), (10, Some(10)), "{pool:?}, handle kept: {kept}");
+                    drop(handle);
+                    view.apply(panics, ()).unwrap_err();
+                    view.map(|x| x, 0..10).unwrap();
+                    assert_eq!(progress.get(), (10, Some(10)), "{pool:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_call_whose_time_is_up_has_ended_when_its_error_is_there() {
+    watchdog(60, || {
+        for processes in [1, 2] {
+            let pool = Pool::new(processes).unwrap();
+            let progress = Progress::default();
+            let (go, gate) = unbounded::<()>();
+            let late = loop {
+                let ((begun, begin), gate) = (unbounded(), gate.clone());
+                let held = move || {
+                    begun.send(()).unwrap();
+                    gate.recv().unwrap();
+                };
+                let soon = pool.timeout(Duration::from_millis(20));
+                let late = soon.progress(&progress).apply_async(held, ());
+                // On a busy machine its time may be up before it begins.
+                if begin.recv().is_ok() {
+                    break late;
+                }
+            };
+            assert!(matches!(late.get(), Err(Error::Timeout)));
+            let view = pool.progress(&progress);
+            let next = view.map_async(|x| x, 0..10);
+            go.send(()).unwrap();
+            next.get().unwrap();
+            assert_eq!(progress.get(), (10, Some(10)));
+        }
+    });
+}
+
+#[test]
+#[ignore = "to be enabled when `imap.rs` tells how many results were handed out, not how many are not in flight"]
+fn a_stream_that_was_ended_counts_what_was_finished() {
+    watchdog(60, || {
+        for ends_by_itself in [false, true] {
+            let (pool, (gate, mut opener)) = (Pool::new(1).unwrap(), gate());
+            let progress = Progress::default();
+            let mut view = pool.progress(&progress).buffersize(50).chunksize(1);
+            if ends_by_itself {
+                view = view.timeout(Duration::from_secs(1));
+            }
+            let held = move |x| {
+                if x == 3 {
+                    gate.pass();
+                }
+            };
+            let mut stream = view.imap(held, 0..100);
+            assert_eq!(stream.by_ref().take(3).map(Result::unwrap).count(), 3);
+            if !ends_by_itself {
+                opener.wait_for(1);
+                pool.terminate();
+            }
+            stream.next().unwrap().unwrap_err();
+            assert_eq!(progress.get(), (3, Some(100)), "by itself: {ends_by_itself}");
+            // What is finished after the end is not counted.
+            opener.open();
+            drop(pool);
+            assert_eq!(progress.get(), (3, Some(100)), "by itself: {ends_by_itself}");
+        }
+    });
+}
+
+#[test]
+fn what_a_worker_finishes_after_the_end_of_its_call_is_not_counted_for_the_next() {
+    watchdog(60, || {
+        let pool = Pool::new(3).unwrap();
+        let progress = Progress::default();
+        for _ in 0..scaled(2000) {
+            let mut stream = pool.progress(&progress).buffersize(64).imap(|x| x, 0..1000);
+            stream.next().unwrap().unwrap();
+            drop(stream);
+            pool.progress(&progress).map(|x| x, 0..10).unwrap();
+            assert_eq!(progress.get(), (10, Some(10)));
+        }
+    });
+}
+
+#[test]
+fn a_closure_may_ask_which_worker_it_is_on_also_where_calls_fail() {
+    watchdog(20, || {
+        for pool in pools() {
+            let pool = Arc::new(pool);
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            let progress = Progress::new(move |_, _| {
+                current_worker();
+                count.fetch_add(1, Ordering::SeqCst);
+            });
+            let inner = Arc::clone(&pool);
+            let nested = move || {
+                inner.progress(&progress).scope(|s| {
+                    let failed = s.apply_async(|| panic!("{ON_PURPOSE}"), ());
+                    assert!(matches!(failed.get(), Err::<(), _>(Error::Panicked(_))));
+                    s.apply_async(|| (), ()).get().unwrap();
+                });
+            };
+            pool.apply(nested, ()).unwrap();
+            // Each call is told when it begins and when it has ended.
+            assert!(asked.load(Ordering::SeqCst) >= 4, "{pool:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_closure_holds_may_panic_when_it_is_dropped() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}: dropped");
+        }
+    }
+
+    /// A method, so that a closure that calls it captures all of the value.
+    impl Bomb {
+        fn look(&self) {}
+    }
+
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let bomb = Bomb;
+            let progress = Progress::new(move |_, _| bomb.look());
+            let stream = pool.progress(&progress).imap(|x| x, 0..3);
+            // From here on the call is the last that has it.
+            drop(progress);
+            assert_eq!(stream.map(Result::unwrap).count(), 3, "{kind:?}");
+        }
+        for kind in THREADS {
+            let (pool, bomb) = (kind.pool(), Bomb);
+            let (gate, opener) = gate();
+            let progress = Progress::new(move |_, _| bomb.look());
+            let handle = pool.progress(&progress).map_async(move |_| gate.pass(), 0..3);
+            drop(progress);
+            drop(opener);
+            assert_eq!(handle.get().unwrap().len(), 3, "{kind:?}");
+            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
+        }
+    });
+}
+
 #[cfg(feature = "indicatif")]
 mod bars {
-    use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+    use std::fmt::Write;
+    use std::mem::ManuallyDrop;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
     use super::*;
 
@@ -298,6 +484,46 @@ mod bars {
             pool.progress(&bar).map(|x| x, 0..1000).unwrap();
             pool.progress(&bar).map(|x| x, unknown(10)).unwrap();
             assert_eq!(bar.get(), (10, Some(10)));
+        });
+    }
+
+    #[test]
+    fn a_bar_whose_style_panics_costs_no_handle_and_no_value() {
+        /// With a style that panics when it is drawn; or when it is drawn for the last time.
+        fn bar(at_the_end: bool) -> Progress {
+            let style = ProgressStyle::with_template("{mine} {pos}").unwrap();
+            let style = style.with_key("mine", move |state: &ProgressState, _: &mut dyn Write| {
+                assert!(at_the_end && !state.is_finished(), "{ON_PURPOSE}: the style");
+            });
+            let target = ProgressDrawTarget::term_like(Box::new(common::Nowhere));
+            Progress::from(ProgressBar::with_draw_target(None, target).with_style(style))
+        }
+
+        watchdog(60, || {
+            for (kind, pool) in all_pools() {
+                for at_the_end in [false, true] {
+                    let case = format!("{kind:?}, at the end: {at_the_end}");
+                    let bars = [(); 7].map(|()| ManuallyDrop::new(bar(at_the_end)));
+                    let views = bars.each_ref().map(|bar| pool.progress(bar));
+                    let expected = [0, 1, 2];
+                    assert_eq!(views[0].map(|x| x, 0..3).unwrap(), expected, "{case}");
+                    assert_eq!(views[1].map(|x| x, vec![0, 1, 2]).unwrap(), expected, "{case}");
+                    assert_eq!(views[2].apply(|| 7, ()).unwrap(), 7, "{case}");
+                    let patience = Duration::from_secs(10);
+                    let mut handle = views[3].map_async(|x| x, 0..3);
+                    assert_eq!(handle.get_timeout(patience).unwrap(), expected, "{case}");
+                    let mut handle = views[4].map_async(|x| x, vec![0, 1, 2]);
+                    assert_eq!(handle.get_timeout(patience).unwrap(), expected, "{case}");
+                    let mut handle = views[5].apply_async(|| 7, ());
+                    assert_eq!(handle.get_timeout(patience).unwrap(), 7, "{case}");
+                    assert_eq!(views[6].imap(|x| x, 0..3).map(Result::unwrap).count(), 3, "{case}");
+                    for bar in bars {
+                        // The last owner's: indicatif draws a bar for the last time when it is dropped.
+                        let _ = catch_unwind(AssertUnwindSafe(|| ManuallyDrop::into_inner(bar)));
+                    }
+                    assert_eq!(pool.map(|x| x, 0..3).unwrap(), expected, "{case}");
+                }
+            }
         });
     }
 }

@@ -21,6 +21,55 @@ use common::{
 // ---- who runs this -------------------------------------------------------------------------------
 
 #[test]
+fn more_workers_than_there_can_be_are_an_invalid_argument() {
+    watchdog(20, || {
+        let most = rayon::max_num_threads();
+        for processes in [most + 1, 1_000_000_000, usize::MAX] {
+            for tasks in [None, Some(2)] {
+                for insights in [false, true] {
+                    let builder = Pool::builder().processes(processes).insights(insights);
+                    let built = builder.max_tasks_per_child(tasks).build();
+                    assert!(matches!(built, Err(Error::InvalidArgument(_))), "{processes}");
+                }
+            }
+            // It has one in any case.
+            let serial = Pool::builder().processes(processes).context(Context::serial());
+            assert_eq!(serial.build().unwrap().processes(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_stack_is_large_enough_or_the_pool_cannot_be_started() {
+    watchdog(60, || {
+        let sizes =
+            [0, 1, 1000, 1 << 20, 1 << 60, isize::MAX as usize, usize::MAX - 4095, usize::MAX];
+        for size in sizes {
+            for tasks in [None, Some(2)] {
+                let context = Context::threads().stack_size(size);
+                let builder = Pool::builder().processes(2).max_tasks_per_child(tasks);
+                match builder.context(context).build() {
+                    Ok(pool) => {
+                        assert!(size <= 1 << 20, "{size}");
+                        assert_eq!(pool.map(|x| x * x, 0..5).unwrap(), [0, 1, 4, 9, 16]);
+                        assert_eq!(pool.map_async(|x| x, 0..3).get().unwrap(), [0, 1, 2]);
+                        assert_eq!(pool.imap(|x| x, 0..3).count(), 3);
+                        let panics = pool.apply(|| panic!("{ON_PURPOSE}"), ());
+                        assert!(matches!(panics, Err::<(), _>(Error::Panicked(_))), "{size}");
+                    }
+                    Err(error) => {
+                        assert!(
+                            size > 1 << 20 && matches!(error, Error::Start(_)),
+                            "{size}: {error}"
+                        );
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn outside_of_every_pool_there_is_no_worker() {
     assert_eq!(current_worker(), None);
     let _pool = Pool::new(1).unwrap();
@@ -730,6 +779,31 @@ fn a_value_whose_drop_panics_does_not_stop_replacement() {
         pool.close();
         pool.join().unwrap();
         assert_eq!(local.into_inner().len(), 0);
+    });
+}
+
+#[test]
+fn two_values_of_a_worker_may_both_panic_when_they_are_dropped() {
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("{ON_PURPOSE}: dropped");
+        }
+    }
+
+    watchdog(20, || {
+        for kind in [Kind::Replaced(1, 1), Kind::Serial] {
+            let pool = kind.builder().max_tasks_per_child(1).build().unwrap();
+            let local = Arc::new(WorkerLocal::new(|| Bomb));
+            let inner = Arc::clone(&local);
+            pool.apply(move || inner.with(|_| inner.with(|_| ())), ()).unwrap();
+            // Behind the replacement.
+            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
+            pool.close();
+            pool.join().unwrap();
+            assert_eq!(Arc::into_inner(local).unwrap().into_inner().len(), 0, "{kind:?}");
+        }
     });
 }
 

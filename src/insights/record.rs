@@ -71,7 +71,7 @@ pub(crate) struct Record {
 pub(super) struct Times {
     pub(super) begun: Option<Instant>,
     pub(super) ended: Option<Instant>,
-    /// How long the input took to give items, while nobody else could have been given one.
+    /// How long the input took to give items, while no other worker could have been given one.
     pub(super) input: Duration,
     /// How long a stream's consumer waited for results; `None` if it is no stream.
     pub(super) waited: Option<Duration>,

@@ -361,6 +361,52 @@ pub(crate) fn counting_waker() -> (Waker, Counter) {
     (Waker::from(Arc::new(Count(counter.clone()))), counter)
 }
 
+// ---- terminals -----------------------------------------------------------------------------------
+
+/// A terminal that nobody sees.
+#[cfg(feature = "indicatif")]
+#[derive(Debug)]
+pub(crate) struct Nowhere;
+
+#[cfg(feature = "indicatif")]
+impl indicatif::TermLike for Nowhere {
+    fn width(&self) -> u16 {
+        80
+    }
+
+    fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write_line(&self, _: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write_str(&self, _: &str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn clear_line(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 // ---- threads -------------------------------------------------------------------------------------
 
 /// How many threads of this process have a name that begins with `name-`; `None` where the system
