@@ -63,8 +63,8 @@ impl Attendant {
             // Refused at once: the same rayon code goes on.
             let again = tried.is_some_and(|tried| tried.elapsed() < 2 * LONGEST);
             time = if again { (2 * time).min(LONGEST) } else { SHORTEST };
+            // There is no time in a model.
             if cfg!(not(loom)) {
-                // There is no time in a model.
                 runners.retired.wait(wait::deadline(time));
             }
             match runners.retry() {

@@ -10,12 +10,12 @@ use loom::thread::{self, JoinHandle};
 
 use super::polled::ImapStream;
 use super::{Imap, Settings};
-use crate::drainers::State;
 use crate::error::Error;
-use crate::queue::TaskRef;
+use crate::queue::{TaskRef, Ticket};
+use crate::runners::State;
 use crate::sync::{Arc, Mutex, lock, model_within};
 use crate::terms::Order;
-use crate::worker;
+use crate::worker::{self, Worker};
 use crate::workers::Workers;
 
 /// Where chunks wait, and whether no more will come.
@@ -58,7 +58,7 @@ impl Queue {
         let queue = self.clone();
         thread::spawn(move || {
             while let Some(task) = queue.pop() {
-                worker::run(task);
+                worker::run(task, &Worker::new(0, 0, None));
             }
         })
     }
@@ -149,7 +149,7 @@ const FREE: Case = Case { chunksize: None, window: 8, preemptions: 2, ..CASE };
 
 fn explore(case: Case) {
     model_within(case.preemptions, move || {
-        let workers = Owned::new(Workers::new(0, case.workers, None, None, false));
+        let workers = Owned::new(Workers::new(0, case.workers, None, None, String::new(), false));
         let (queue, alive, pulled) = (Queue::new(), Count::new(), Arc::new(Mutex::new(0)));
         let mut threads: Vec<_> = (0..case.workers).map(|_| queue.worker()).collect();
         if case.terminated {
@@ -162,7 +162,7 @@ fn explore(case: Case) {
             let queue = queue.clone();
             move |task: TaskRef| {
                 queue.push(task);
-                Ok(())
+                Ok(Ticket::NONE)
             }
         };
         let input = {

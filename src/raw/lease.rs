@@ -217,6 +217,19 @@ mod models {
     // goes, and the owner when they are gone; which is what loom looks at.
     unsafe impl Sync for Stack {}
 
+    impl Stack {
+        fn new() -> Self {
+            Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) }
+        }
+
+        fn counts(&self) -> (usize, usize) {
+            // SAFETY: asked when no task is left.
+            let runs = self.runs.with_mut(|runs| unsafe { *runs });
+            // SAFETY: as above.
+            (runs, self.dropped.with_mut(|dropped| unsafe { *dropped }))
+        }
+    }
+
     struct Borrower<'s> {
         stack: &'s Stack,
         begun: Mutex<bool>,
@@ -229,16 +242,14 @@ mod models {
     }
 
     impl Task for Borrower<'_> {
-        fn run(self: Arc<Self>) {
+        fn run(self: Arc<Self>, _: &Worker) {
             let mut begun = lock(&self.begun);
             if !std::mem::replace(&mut begun, true) {
                 // SAFETY: see `Stack`.
                 self.stack.runs.with_mut(|runs| unsafe { *runs += 1 });
             }
         }
-        fn is_stale(&self) -> bool {
-            *lock(&self.begun)
-        }
+        fn skip(self: Arc<Self>, _: Error) {}
     }
 
     impl Drop for Borrower<'_> {
@@ -248,63 +259,81 @@ mod models {
         }
     }
 
-    /// The end of a scope on a worker or elsewhere, while one thread runs the task and another looks
-    /// whether it is stale, as who sweeps the queue does.
-    fn nothing_is_borrowed_after(is_worker: bool) {
-        model(move || {
-            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
-            let threads = scope(is_worker, |leases| {
-                let lease = leases.lease(Borrower::new(&stack));
-                let sweeper = Arc::clone(&lease);
-                [thread::spawn(move || lease.run()), thread::spawn(move || _ = sweeper.is_stale())]
+    /// The queue of a model.
+    type Queue = Arc<Mutex<Vec<Arc<dyn Task>>>>;
+
+    fn submit(queue: &Queue) -> impl FnOnce(Arc<dyn Task>) -> Result<Ticket, Error> {
+        let queue = Arc::clone(queue);
+        move |lease| {
+            lock(&queue).push(lease);
+            Ok(Ticket::NONE)
+        }
+    }
+
+    /// Runs or skips a task of the queue; false if there is none.
+    fn take_one(queue: &Queue, skips: bool) -> bool {
+        let Some(task) = lock(queue).pop() else { return false };
+        match skips {
+            true => task.skip(Error::Terminated),
+            false => task.run(&Worker::new(0, 0, None)),
+        }
+        true
+    }
+
+    fn wait_for(lease: &Lease) {
+        wait::until(None, |waker| lease.poll(waker, false));
+    }
+
+    /// The end of a scope, which waits while another thread runs the task or skips it.
+    #[test]
+    fn nothing_is_borrowed_after_a_scope() {
+        for skips in [false, true] {
+            model(move || {
+                let (stack, queue) = (Stack::new(), Queue::default());
+                let thread = scope(&wait_for, |leases| {
+                    let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
+                    let queue = Arc::clone(&queue);
+                    thread::spawn(move || assert!(take_one(&queue, skips)))
+                });
+                assert_eq!(stack.counts(), (usize::from(!skips), 1));
+                drop(stack);
+                thread.join().unwrap();
             });
-            // SAFETY: no task is left.
-            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
-            assert_eq!(stack.dropped.with_mut(|dropped| unsafe { *dropped }), 1);
+        }
+    }
+
+    /// The end of a scope on a worker: it takes the task out of the queue if no other thread has.
+    #[test]
+    fn nothing_is_borrowed_after_a_scope_on_a_worker() {
+        model(|| {
+            let (stack, queue) = (Stack::new(), Queue::default());
+            let attend = |lease: &Lease| {
+                take_one(&queue, false);
+                wait_for(lease);
+            };
+            let thread = scope(&attend, |leases| {
+                let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || _ = take_one(&queue, false))
+            });
+            assert_eq!(stack.counts(), (1, 1));
             drop(stack);
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            thread.join().unwrap();
         });
     }
 
+    /// An `attend` that does not wait: the task is taken back, and not run by who comes too late.
     #[test]
-    fn nothing_is_borrowed_after_a_scope() {
-        nothing_is_borrowed_after(false);
-    }
-
-    #[test]
-    fn nothing_is_borrowed_after_a_scope_on_a_worker() {
-        nothing_is_borrowed_after(true);
-    }
-
-    /// A task that another one of the scope has run, as a wait does, is thrown out of the queue by a
-    /// sweep, and the end of the scope hears of it.
-    #[test]
-    fn what_was_begun_elsewhere_is_waited_for_no_longer() {
-        struct Helper<'s>(Mutex<Option<Arc<Borrower<'s>>>>);
-
-        impl Task for Helper<'_> {
-            fn run(self: Arc<Self>) {
-                let awaited = lock(&self.state).take();
-                awaited.map(Task::run);
-            }
-            fn is_stale(&self) -> bool {
-                lock(&self.state).is_none()
-            }
-        }
-
+    fn a_task_that_is_not_waited_for_is_taken_back() {
         model(|| {
-            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
-            let thread = scope(false, |leases| {
-                let awaited = Borrower::new(&stack);
-                let lease = leases.lease(Arc::clone(&awaited) as Arc<dyn Task + '_>);
-                let helper = leases.lease(Arc::new(Helper(Mutex::new(Some(awaited)))));
-                thread::spawn(move || {
-                    helper.run();
-                    assert!(lease.is_stale());
-                })
+            let (stack, queue) = (Stack::new(), Queue::default());
+            let thread = scope(&|_: &Lease| (), |leases| {
+                let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || assert!(take_one(&queue, false)))
             });
-            // SAFETY: no task is left.
-            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
+            let (runs, dropped) = stack.counts();
+            assert!(runs <= 1 && dropped == 1);
             drop(stack);
             thread.join().unwrap();
         });
@@ -316,28 +345,31 @@ mod models {
         struct Parent<'scope, 'env> {
             leases: &'scope Leases<'scope, 'env>,
             child: Mutex<Option<Arc<Borrower<'scope>>>>,
+            queue: Queue,
         }
 
         impl Task for Parent<'_, '_> {
-            fn run(self: Arc<Self>) {
+            fn run(self: Arc<Self>, _: &Worker) {
                 let child = lock(&self.child).take();
-                child.map(|child| self.leases.lease(child));
+                child.map(|child| self.leases.lease(child, None, submit(&self.queue)));
             }
-            fn is_stale(&self) -> bool {
-                lock(&self.child).is_none()
-            }
+            fn skip(self: Arc<Self>, _: Error) {}
         }
 
         model(|| {
-            let stack = Stack { runs: UnsafeCell::new(0), dropped: UnsafeCell::new(0) };
-            let thread = scope(true, |leases| {
+            let (stack, queue) = (Stack::new(), Queue::default());
+            let attend = |lease: &Lease| {
+                take_one(&queue, false);
+                wait_for(lease);
+            };
+            let thread = scope(&attend, |leases| {
                 let child = Mutex::new(Some(Borrower::new(&stack)));
-                let lease = leases.lease(Arc::new(Parent { leases, child }));
-                thread::spawn(move || lease.run())
+                let parent = Parent { leases, child, queue: Arc::clone(&queue) };
+                let _ = leases.lease(Arc::new(parent), None, submit(&queue));
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || _ = take_one(&queue, false))
             });
-            // SAFETY: no task is left.
-            assert_eq!(stack.runs.with_mut(|runs| unsafe { *runs }), 1);
-            assert_eq!(stack.dropped.with_mut(|dropped| unsafe { *dropped }), 1);
+            assert_eq!(stack.counts(), (1, 1));
             drop(stack);
             thread.join().unwrap();
         });
