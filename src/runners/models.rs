@@ -270,6 +270,21 @@ fn a_task_is_run_by_a_runner_or_by_who_withdraws_it() {
     });
 }
 
+/// The same while all threads are in rayon code, and nobody has come for the start that is owed.
+#[test]
+fn a_pool_ends_whose_last_task_was_withdrawn() {
+    model_within(2, || {
+        let (model, workers) = Model::start(1, 1, false);
+        let runs = Owned::<Count>::default();
+        let ticket = model.count(&runs).expect("the pool is running");
+        model.runners.end(State::Closed);
+        model.runners.withdraw(ticket).map(skip);
+        model.threads.change(|jobs| jobs.free = true);
+        model.join(workers);
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    });
+}
+
 /// Tells that it was run.
 struct Tells(Arc<Event>);
 
