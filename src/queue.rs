@@ -72,21 +72,46 @@ impl Tickets {
     }
 }
 
+/// Who has submitted a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Outside,
+    /// The worker of this index, or somebody who is to be served as one.
+    Worker(usize),
+}
+
 /// First in, first out, but for what the pool's own tasks submit: that goes first, so that what was
 /// begun is finished before the next is.
+///
+/// A task that has submitted many others and waits for one after the other takes the oldest out itself. If the
+/// other workers took the oldest too, it would find each one just begun, and would sleep while they do them all:
+/// so from what the worker of such a task has submitted they take the newest.
 #[derive(Default)]
 pub(crate) struct Queue {
     outer: Line,
     nested: Line,
+    /// How many were popped, for now and then the oldest is taken all the same: it is not left lying while
+    /// others come in.
+    pops: usize,
 }
 
 impl Queue {
-    pub(crate) fn push(&mut self, task: TaskRef, nested: bool) -> Ticket {
-        Ticket::new(self.line(nested).push(task), nested)
+    pub(crate) fn push(&mut self, task: TaskRef, source: Source) -> Ticket {
+        let nested = source != Source::Outside;
+        Ticket::new(self.line(nested).push(task, source), nested)
     }
 
-    pub(crate) fn pop(&mut self) -> Option<TaskRef> {
-        self.nested.pop().or_else(|| self.outer.pop())
+    /// The next task to run. `waits` says whether a task on a worker waits for others.
+    pub(crate) fn pop(&mut self, waits: impl Fn(usize) -> bool) -> Option<TaskRef> {
+        self.pops = self.pops.wrapping_add(1);
+        let newest = match self.nested.ends() {
+            None => return self.outer.pop_front(),
+            Some((Source::Worker(first), Source::Worker(last))) => {
+                first == last && self.pops % 16 != 0 && waits(first)
+            }
+            Some(_) => false,
+        };
+        if newest { self.nested.pop_back() } else { self.nested.pop_front() }
     }
 
     /// Takes out the task of `ticket`, if it is still there.
@@ -110,48 +135,70 @@ impl Queue {
 /// A line of tasks, from which any can be taken out.
 #[derive(Default)]
 struct Line {
-    /// By number. `None` where a task was taken out of the middle; never in front.
-    entries: VecDeque<(u64, Option<TaskRef>)>,
+    /// By number. Those at both ends have a task.
+    entries: VecDeque<Entry>,
     /// The number of the last that came in.
     last: u64,
-    /// How many are not `None`.
+    /// How many have a task.
     live: usize,
+}
+
+struct Entry {
+    number: u64,
+    source: Source,
+    /// `None` if it was taken out of the middle.
+    task: Option<TaskRef>,
 }
 
 impl Line {
     /// The memory of more entries than these is given back when the line is empty.
     const KEPT: usize = 1024;
 
-    fn push(&mut self, task: TaskRef) -> u64 {
+    fn push(&mut self, task: TaskRef, source: Source) -> u64 {
         self.last += 1;
         self.live += 1;
-        self.entries.push_back((self.last, Some(task)));
+        self.entries.push_back(Entry { number: self.last, source, task: Some(task) });
         self.last
     }
 
-    fn pop(&mut self) -> Option<TaskRef> {
-        let (_, task) = self.entries.pop_front()?;
+    /// Who has submitted the oldest and the newest task.
+    fn ends(&self) -> Option<(Source, Source)> {
+        Some((self.entries.front()?.source, self.entries.back()?.source))
+    }
+
+    fn pop_front(&mut self) -> Option<TaskRef> {
+        let entry = self.entries.pop_front()?;
         self.live -= 1;
         self.trim();
-        task
+        entry.task
+    }
+
+    fn pop_back(&mut self) -> Option<TaskRef> {
+        let entry = self.entries.pop_back()?;
+        self.live -= 1;
+        self.trim();
+        entry.task
     }
 
     fn withdraw(&mut self, number: u64) -> Option<TaskRef> {
-        let place = self.entries.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        let task = self.entries[place].1.take()?;
+        let place = self.entries.binary_search_by_key(&number, |entry| entry.number).ok()?;
+        let task = self.entries[place].task.take()?;
         self.live -= 1;
         self.trim();
         // As many again, so that the next look at all of them is as far off.
         if self.entries.len() > 2 * self.live + 16 {
-            self.entries.retain(|(_, task)| task.is_some());
+            self.entries.retain(|entry| entry.task.is_some());
         }
         Some(task)
     }
 
-    /// Keeps a task in front.
+    /// Keeps a task at both ends.
     fn trim(&mut self) {
-        while self.entries.front().is_some_and(|(_, task)| task.is_none()) {
+        while self.entries.front().is_some_and(|entry| entry.task.is_none()) {
             self.entries.pop_front();
+        }
+        while self.entries.back().is_some_and(|entry| entry.task.is_none()) {
+            self.entries.pop_back();
         }
         if self.entries.is_empty() && self.entries.capacity() > Self::KEPT {
             self.entries = VecDeque::new();
@@ -177,13 +224,17 @@ mod tests {
         fn skip(self: Arc<Self>, _: Error) {}
     }
 
+    fn source(nested: bool) -> Source {
+        if nested { Source::Worker(0) } else { Source::Outside }
+    }
+
     fn numbered(number: usize, runs: &Arc<Mutex<Vec<usize>>>) -> TaskRef {
         Arc::new(Numbered { number, runs: Arc::clone(runs) })
     }
 
     fn run_all(queue: &mut Queue) {
         let worker = Worker::new(0, 0, None);
-        while let Some(task) = queue.pop() {
+        while let Some(task) = queue.pop(|_| false) {
             task.run(&worker);
         }
     }
@@ -193,7 +244,7 @@ mod tests {
         let mut queue = Queue::default();
         let runs = Arc::default();
         let tickets: Vec<Ticket> =
-            (0..8).map(|number| queue.push(numbered(number, &runs), number >= 5)).collect();
+            (0..8).map(|number| queue.push(numbered(number, &runs), source(number >= 5))).collect();
         for number in [1, 3, 5, 7] {
             assert!(queue.withdraw(tickets[number]).is_some());
             assert!(queue.withdraw(tickets[number]).is_none(), "it is gone");
@@ -209,12 +260,36 @@ mod tests {
     fn what_was_withdrawn_behind_a_task_that_stays_takes_no_room() {
         let mut queue = Queue::default();
         let runs = Arc::default();
-        queue.push(numbered(0, &runs), true);
+        queue.push(numbered(0, &runs), source(true));
         for number in 1..10_000 {
-            let ticket = queue.push(numbered(number, &runs), true);
+            let ticket = queue.push(numbered(number, &runs), source(true));
             assert!(queue.withdraw(ticket).is_some());
         }
         assert!(queue.nested.entries.len() < 32);
+    }
+
+    #[test]
+    fn of_a_task_that_waits_the_others_take_the_newest_but_now_and_then() {
+        let (mut queue, runs, worker) = (Queue::default(), Arc::default(), Worker::new(0, 0, None));
+        let mut pop = |queue: &mut Queue| queue.pop(|by| by == 0).map(|task| task.run(&worker));
+        for number in 0..40 {
+            queue.push(numbered(number, &runs), Source::Worker(0));
+        }
+        while pop(&mut queue).is_some() {}
+        assert_eq!(
+            lock(&runs)[..16],
+            [39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 0]
+        );
+        assert_eq!(lock(&runs).len(), 40);
+        lock(&runs).clear();
+        // Those of several workers, and of one that does not wait, in their order.
+        for number in 0..4 {
+            queue.push(numbered(number, &runs), Source::Worker(number % 2));
+        }
+        for _ in 0..3 {
+            pop(&mut queue);
+        }
+        assert_eq!(lock(&runs)[..], [0, 1, 2]);
     }
 
     proptest! {
@@ -233,12 +308,12 @@ mod tests {
                     0 | 1 => {
                         let list = if step == 1 { &mut nested } else { &mut outer };
                         list.push_back(number);
-                        tickets.push((queue.push(numbered(number, &runs), step == 1), number));
+                        tickets.push((queue.push(numbered(number, &runs), source(step == 1)), number));
                         number += 1;
                     }
                     2 => {
                         let expected = nested.pop_front().or_else(|| outer.pop_front());
-                        let task = queue.pop();
+                        let task = queue.pop(|_| false);
                         prop_assert_eq!(task.is_some(), expected.is_some());
                         task.into_iter().for_each(|task| task.run(&worker));
                         seen.extend(expected);

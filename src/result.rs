@@ -267,6 +267,7 @@ impl<T> AsyncResult<T> {
         // Up when the call's own time is, too: the look after that makes it an `Err(Timeout)`, unless
         // somebody else is just giving it its outcome; for that it waits as long as it was asked to.
         let mut end = [deadline, own].into_iter().flatten().min();
+        let _waiting = workers.waiting();
         loop {
             if self.task.poll(Wake::Nobody) {
                 return true;

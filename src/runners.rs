@@ -29,7 +29,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::queue::{Queue, TaskRef, Ticket, Tickets};
+use crate::queue::{Queue, Source, TaskRef, Ticket, Tickets};
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wait::{self, Event};
@@ -86,6 +86,8 @@ pub(crate) struct Runners<I> {
     active: CachePadded<AtomicUsize>,
     /// How many tasks are queued, for those who look for one without the lock.
     queued: CachePadded<AtomicUsize>,
+    /// By worker: how many waits for handles its tasks are in, one on top of the other.
+    waits: Box<[CachePadded<AtomicUsize>]>,
     inner: CachePadded<Mutex<Inner<I>>>,
     /// No task is left and none can come.
     pub(crate) retired: Event,
@@ -128,6 +130,7 @@ impl<I: IdleSet> Runners<I> {
             state: AtomicU8::new(State::Running as u8),
             active: CachePadded::new(AtomicUsize::new(0)),
             queued: CachePadded::new(AtomicUsize::new(0)),
+            waits: (0..count).map(|_| CachePadded::new(AtomicUsize::new(0))).collect(),
             inner: CachePadded::new(Mutex::new(Inner {
                 queue,
                 active: 0,
@@ -185,13 +188,13 @@ impl<I: IdleSet> Runners<I> {
     pub(crate) fn push(
         &self,
         task: TaskRef,
-        nested: bool,
+        source: Source,
     ) -> Result<(Ticket, Option<I::Starter>), TaskRef> {
         let mut inner = lock(&self.inner);
         if inner.idle.is_retired() {
             return Err(task);
         }
-        let ticket = inner.queue.push(task, nested);
+        let ticket = inner.queue.push(task, source);
         let missing = inner.missing(self.count);
         self.publish(&inner);
         Ok((ticket, missing))
@@ -207,6 +210,19 @@ impl<I: IdleSet> Runners<I> {
         self.publish(&inner);
         self.retire_if_done(inner);
         Some(task)
+    }
+
+    /// A task on worker `index` begins or has ended to wait for others.
+    pub(crate) fn note_wait(&self, index: usize, begins: bool) {
+        // ORDERING (here and in `waits`): advice for the order of tasks.
+        match begins {
+            true => self.waits[index].fetch_add(1, Ordering::Relaxed),
+            false => self.waits[index].fetch_sub(1, Ordering::Relaxed),
+        };
+    }
+
+    fn waits(&self, index: usize) -> bool {
+        self.waits.get(index).is_some_and(|waits| waits.load(Ordering::Relaxed) > 0)
     }
 
     /// The oldest of `tickets` that is still queued.
@@ -228,7 +244,7 @@ impl<I: IdleSet> Runners<I> {
         // This start at least was not refused.
         inner.owed = false;
         loop {
-            let Some(task) = inner.queue.pop() else {
+            let Some(task) = inner.queue.pop(|index| self.waits(index)) else {
                 inner = match self.look_again(inner) {
                     Ok(inner) => inner,
                     Err(mut inner) => {
@@ -318,7 +334,7 @@ impl<I: IdleSet> Runners<I> {
         loop {
             let task = {
                 let mut inner = lock(&self.inner);
-                let task = inner.queue.pop();
+                let task = inner.queue.pop(|_| false);
                 self.publish(&inner);
                 task
             };

@@ -83,6 +83,7 @@ where
 /// skipped as soon as nobody shall wait for it any more.
 fn attend(workers: &Arc<Workers>, lease: &Lease) {
     let this_worker = workers.this_worker();
+    let _waiting = workers.waiting();
     let mut ended = false;
     while !lease.is_over() {
         let wants_ticket = this_worker.is_some() || ended;

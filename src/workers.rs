@@ -13,7 +13,7 @@ use crate::attendant::Attendant;
 use crate::error::Error;
 use crate::insights::Recorder;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::{TaskRef, Ticket, Tickets};
+use crate::queue::{Source, TaskRef, Ticket, Tickets};
 use crate::runners::{Runners, State};
 use crate::sync::{Instant, Mutex, lock};
 use crate::threads;
@@ -151,15 +151,16 @@ impl Workers {
 
     /// Queues `task`, or, in a pool without threads, runs it. Refused when the pool has ended; then it is skipped.
     pub(crate) fn submit(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
-        self.submit_to(task, worker::is_of(self.id))
+        let source = worker::index_in(self.id).map_or(Source::Outside, Source::Worker);
+        self.submit_from(task, source)
     }
 
     /// Queues `task` before all that wait from outside.
     pub(crate) fn submit_first(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
-        self.submit_to(task, true)
+        self.submit_from(task, Source::Worker(usize::MAX))
     }
 
-    fn submit_to(self: &Arc<Self>, task: TaskRef, nested: bool) -> Result<Ticket, Error> {
+    fn submit_from(self: &Arc<Self>, task: TaskRef, source: Source) -> Result<Ticket, Error> {
         let refused = if self.is_serial {
             match self.enter_serially() {
                 Ok(entered) => {
@@ -169,7 +170,7 @@ impl Workers {
                 Err(_) => task,
             }
         } else {
-            match self.runners.push(task, nested) {
+            match self.runners.push(task, source) {
                 Ok((ticket, missing)) => {
                     if let Some(starter) = missing {
                         starter.start(self);
@@ -258,6 +259,25 @@ impl Workers {
         // Another may have failed first. An error may hold what panics when it is dropped.
         discard(self.broken.set(why));
         self.end(State::Terminated);
+    }
+
+    /// Tells the runners that the calling thread, if it is a worker, waits for tasks, until what is returned is dropped.
+    pub(crate) fn waiting(&self) -> impl Drop + use<'_> {
+        struct Waiting<'w>(&'w Workers, Option<usize>);
+
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                if let Some(index) = self.1 {
+                    self.0.runners.note_wait(index, false);
+                }
+            }
+        }
+
+        let index = worker::index_in(self.id);
+        if let Some(index) = index {
+            self.runners.note_wait(index, true);
+        }
+        Waiting(self, index)
     }
 
     /// Blocks as [`wait::until`] does, and is woken by `terminate` too.

@@ -190,7 +190,7 @@ impl Model {
 
     /// Submits `task`.
     fn submit(&self, task: Owned<dyn Task>) -> Result<Ticket, Refused> {
-        let (ticket, missing) = self.runners.push(task, false).map_err(|_| Refused)?;
+        let (ticket, missing) = self.runners.push(task, Source::Outside).map_err(|_| Refused)?;
         if let Some(threads) = missing {
             threads.change(|jobs| jobs.open += 1);
         }
