@@ -47,7 +47,8 @@ pub enum Error {
     Cancelled,
     /// The value was handed out by an earlier `get_timeout` or poll.
     Taken,
-    /// A wait that could never end: `join` from one of the pool's own tasks.
+    /// A wait that could never end: `join` from one of the pool's own tasks, or a wait for a handle in a callback of
+    /// it.
     WouldDeadlock,
     /// The closure, or the input while it made an item, panicked.
     Panicked(Panic),
@@ -70,7 +71,7 @@ impl fmt::Display for Error {
             Error::Terminated => f.write_str("the pool was terminated"),
             Error::Cancelled => f.write_str("the task was cancelled"),
             Error::Taken => f.write_str("the value was taken before"),
-            Error::WouldDeadlock => f.write_str("a task cannot join the pool it runs on"),
+            Error::WouldDeadlock => f.write_str("the wait would never end: a task cannot join the pool it runs on, nor a callback wait for its own result"),
             Error::Panicked(panic) => write!(f, "the closure {panic}"),
             Error::Start(error) => write!(f, "a worker could not be started: {error}"),
             Error::Initializer(error) => write!(f, "the initializer failed: {error}"),

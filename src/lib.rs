@@ -143,9 +143,14 @@
 //!
 //! # Waiting on a worker
 //!
-//! A task may use its own pool. A map in a task takes part in its work; a wait for a handle first
-//! runs what the task has submitted itself, then the task it waits for, and blocks only if others
-//! have begun all of these. So nested calls finish on a pool of one worker too.
+//! A task may use its own pool. A map in a task takes part in its work; a wait for a handle runs the task
+//! that it waits for if nobody has begun it, and nothing else. So nested calls finish on a pool of one worker
+//! too, and no wait makes tasks wait for each other that would not by themselves.
+//!
+//! Rayon code in a task (`par_iter`, `join`, `scope`) uses the pool's workers. Other tasks never run on top of
+//! it: it may be mixed with waits for handles, and a lock held around it may be taken by other tasks. By *rayon code* of
+//! other tasks it may not: rayon runs pieces of theirs on top of this one's wait. For the same reason
+//! [`is_cancelled`] is for the task's own code; in rayon code ask the handle of [`current_task`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -189,7 +194,7 @@
 //! # Where to look in the source
 //!
 //! `pool.rs` is the signatures and the promises, `options.rs` what the verbs do. `workers.rs` has
-//! the lifecycle, `drainers.rs` who runs what is queued, `crew.rs` all that touches rayon's threads,
+//! the lifecycle, `runners.rs` who runs what is queued, `threads.rs` all that touches rayon's threads,
 //! `engine.rs` the engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place
 //! that blocks, `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
 //! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in

@@ -38,8 +38,9 @@ use crate::workers::Workers;
 ///
 /// The end of the process waits for no pool: not for one in a `static`, one that was forgotten, or the
 /// [`global`](crate::global) one. A pool in a thread-local ends with its thread, as if it were dropped.
-/// In the destructors of thread-locals a pool works; but not in those of its own workers' threads, which end
-/// when it has ended: there each call is [`NotRunning`](Error::NotRunning).
+/// In the destructors of thread-locals a pool works, on its own workers too where these are
+/// [replaced](Builder::max_tasks_per_child); otherwise these end when it has ended, and each call is
+/// [`NotRunning`](Error::NotRunning) there.
 ///
 /// A process that is made by `fork` has the one thread that called it, so no worker: whoever uses there a
 /// pool of before waits for ever. Make pools after the fork. (Python's start method `fork` has the same
@@ -464,7 +465,8 @@ impl Pool {
     /// As [`apply`](Pool::apply), but returns at once; what it works on it owns.
     ///
     /// Refusals and panics are the handle's, as in [`map_async`](Pool::map_async). Calls begin in the
-    /// order in which they were made, those made by the pool's own tasks first.
+    /// order in which they were made; those made by the pool's own tasks come first, and of those of a task that waits for
+    /// them, others take the newest while it takes the oldest.
     ///
     /// Python: `apply_async`.
     ///
@@ -683,7 +685,8 @@ impl Pool {
     /// As [`join`](Pool::join), but no longer than `timeout`.
     ///
     /// # Errors
-    /// As `join`, and [`Timeout`](Error::Timeout); then it may be called again.
+    /// As `join`, [`Timeout`](Error::Timeout), and [`Start`](Error::Start) if the thread that joins the others cannot be
+    /// started; then it may be called again.
     ///
     /// Python has none.
     ///

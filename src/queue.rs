@@ -72,6 +72,9 @@ impl Tickets {
     }
 }
 
+/// How often the oldest task is taken where the newest would be.
+const OLDEST_EVERY: usize = 64;
+
 /// Who has submitted a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -107,7 +110,7 @@ impl Queue {
         let newest = match self.nested.ends() {
             None => return self.outer.pop_front(),
             Some((Source::Worker(first), Source::Worker(last))) => {
-                first == last && self.pops % 16 != 0 && waits(first)
+                first == last && self.pops % OLDEST_EVERY != 0 && waits(first)
             }
             Some(_) => false,
         };
@@ -272,15 +275,13 @@ mod tests {
     fn of_a_task_that_waits_the_others_take_the_newest_but_now_and_then() {
         let (mut queue, runs, worker) = (Queue::default(), Arc::default(), Worker::new(0, 0, None));
         let mut pop = |queue: &mut Queue| queue.pop(|by| by == 0).map(|task| task.run(&worker));
-        for number in 0..40 {
+        for number in 0..100 {
             queue.push(numbered(number, &runs), Source::Worker(0));
         }
         while pop(&mut queue).is_some() {}
-        assert_eq!(
-            lock(&runs)[..16],
-            [39, 38, 37, 36, 35, 34, 33, 32, 31, 30, 29, 28, 27, 26, 25, 0]
-        );
-        assert_eq!(lock(&runs).len(), 40);
+        let newest = (37..100).rev();
+        assert_eq!(lock(&runs)[..OLDEST_EVERY], newest.chain([0]).collect::<Vec<_>>());
+        assert_eq!(lock(&runs).len(), 100);
         lock(&runs).clear();
         // Those of several workers, and of one that does not wait, in their order.
         for number in 0..4 {

@@ -26,8 +26,11 @@ use crate::workers::Workers;
 /// It is a [`Future`] too, for any runtime.
 ///
 /// On one of the pool's own workers a wait *helps*: it runs the awaited task itself if nobody has
-/// begun it, else what the waiting task has submitted besides, before it blocks. So a task may wait for
-/// others on a pool of one, to any depth that the stack has room for.
+/// begun it, and nothing else. So a task may wait for others on a pool of one, to any depth that the stack has room
+/// for, and no wait makes two tasks wait for each other that would not by themselves.
+///
+/// A wait for a handle in a callback of it would never end: there `get` is [`WouldDeadlock`](Error::WouldDeadlock),
+/// and `wait` returns at once.
 ///
 /// Python: `multiprocessing.pool.AsyncResult` and `concurrent.futures.Future`.
 ///
