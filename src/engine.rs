@@ -274,24 +274,15 @@ where
             while on || !worker.is_spent() {
                 self.check_time(shift.now);
                 let asked = shift.observer.as_ref().and_then(Observer::clock);
-                let mut claim = self.claim(&mut shift, true);
-                if !matches!(claim, Claim::Block(_)) {
-                    // `on`, it is the owner.
-                    self.idle.leave(on);
-                    // Whatever it has missed was published before it was counted, and is found now, or its
-                    // publisher sees that somebody is idle.
-                    claim = self.claim(&mut shift, false);
-                    if matches!(claim, Claim::Block(_)) {
-                        self.idle.stay(on);
-                    }
-                }
-                let Claim::Block(block) = claim else { break };
+                // `on`, it is the owner.
+                let claimed = self.idle.claim(on, |patient| self.claim(&mut shift, patient));
+                let Some(block) = claimed else { break };
                 worker.count();
                 if let Some(caller) = caller {
                     if std::mem::take(&mut shift.eager) {
                         self.call_next(caller);
                     }
-                    self.feed(caller);
+                    self.call_back(caller);
                 }
                 let Block { start, items, out } = block;
                 if let Some(observer) = &mut shift.observer {
@@ -352,16 +343,9 @@ where
         }
     }
 
-    /// Calls one back that left while there was nothing to claim and there is now.
-    fn feed(&self, caller: &dyn Caller) {
-        if self.idle.publish() && self.has_work() {
-            self.call_back(caller);
-        }
-    }
-
-    /// Calls one back that has left.
+    /// Calls one back that left while there was nothing to claim, if there is now.
     fn call_back(&self, caller: &dyn Caller) {
-        if let Some(idle) = self.idle.notify() {
+        if let Some(idle) = self.idle.notify(|| self.has_work()) {
             caller.call_back(idle == Idle::Owner);
         }
     }
@@ -521,7 +505,7 @@ where
         // What comes next is not late for the time that this took.
         shift.now = Instant::now();
         // It calls the next when it has claimed something.
-        if let (Some(caller), true) = (caller, self.idle.publish()) {
+        if let Some(caller) = caller {
             self.call_back(caller);
         }
     }

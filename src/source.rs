@@ -489,3 +489,107 @@ where
         !self.ended.load(Ordering::Relaxed) && self.pulled.load(Ordering::Relaxed) < stop
     }
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::idle::models::Pair;
+    use crate::sync::{Arc, model, model_within};
+    use loom::thread;
+    use std::ops::Range;
+
+    struct Numbers(Range<usize>);
+
+    impl Producer for Numbers {
+        type Item = usize;
+        type IntoIter = Range<usize>;
+
+        fn into_iter(self) -> Range<usize> {
+            self.0
+        }
+
+        fn split_at(self, mid: usize) -> (Self, Self) {
+            // Another worker may come in between.
+            thread::yield_now();
+            let Range { start, end } = self.0;
+            (Numbers(start..start + mid), Numbers(start + mid..end))
+        }
+    }
+
+    type Input = Ranges<'static, Numbers, ()>;
+
+    fn claim(input: &Input, seat: usize) -> Claim<Block<'static, Indexed<Numbers>, ()>> {
+        let cut = Cut::new(None, false, Some(4), 2);
+        input.claim(&Ask {
+            seat,
+            cut,
+            fit: 1,
+            stop: 9,
+            patient: false,
+            fault: &|_, _| unreachable!(),
+        })
+    }
+
+    /// What a worker claims until there is nothing, or another one has it in hand.
+    fn claim_all(input: &Input, seat: usize) -> Vec<usize> {
+        let mut claimed = Vec::new();
+        loop {
+            match claim(input, seat) {
+                Claim::Block(Block { start, mut items, .. }) => {
+                    let count = items.len();
+                    let begun = items.begin(count).iter.unwrap();
+                    assert_eq!(begun, start..start + count);
+                    claimed.extend(begun);
+                }
+                Claim::Busy | Claim::Empty => return claimed,
+            }
+        }
+    }
+
+    fn each_is_claimed_once(workers: usize, len: usize, preemptions: usize) {
+        model_within(preemptions, move || {
+            let input = Arc::new(Input::new(Numbers(0..len), len, None, workers, 0));
+            let threads: Vec<_> = (1..workers)
+                .map(|seat| {
+                    let input = Arc::clone(&input);
+                    thread::spawn(move || claim_all(&input, seat))
+                })
+                .collect();
+            let mut claimed = claim_all(&input, 0);
+            threads.into_iter().for_each(|thread| claimed.extend(thread.join().unwrap()));
+            claimed.sort_unstable();
+            assert!(claimed.into_iter().eq(0..len));
+            assert!(!input.has_more(9));
+        });
+    }
+
+    #[test]
+    fn each_item_is_claimed_once_by_two_workers_that_steal() {
+        each_is_claimed_once(2, 3, 3);
+    }
+
+    #[test]
+    fn each_item_is_claimed_once_by_three_workers_that_steal() {
+        each_is_claimed_once(3, 3, 2);
+    }
+
+    /// Whoever comes while a range is cut or moved, and leaves, is called back.
+    #[test]
+    fn a_worker_that_found_a_range_out_is_called_back() {
+        model(|| {
+            let shared = Arc::new((Pair::new(), Input::new(Numbers(0..2), 2, None, 2, 0)));
+            let work = |(pair, input): &(Pair, Input), seat| {
+                let claim = || match claim(input, seat) {
+                    Claim::Block(_) => Claim::Block(()),
+                    Claim::Busy => Claim::Busy,
+                    Claim::Empty => Claim::Empty,
+                };
+                pair.work(false, claim, || input.has_more(9));
+            };
+            let other = Arc::clone(&shared);
+            let thread = thread::spawn(move || work(&other, 1));
+            work(&shared, 0);
+            thread.join().unwrap();
+        });
+    }
+}
