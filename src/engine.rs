@@ -9,16 +9,18 @@
 //! what lies below is still done, for it may fail too and then wins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::chunk::{Cut, Pace, SLICE, look};
 use crate::error::{Error, TryError};
+use crate::idle::{Idle, IdleSet};
+use crate::items::{Begun, Items};
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::queue::Task;
 use crate::raw::{self, Job, Loan, Run};
-use crate::source::{Ask, Batch, Block, Claim, Items, Out, Source};
+use crate::source::{Ask, Block, Claim, Out, Source};
 use crate::spare::{Left, Spares};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
@@ -33,6 +35,11 @@ const PATIENCE: Duration = Duration::from_micros(50);
 
 /// How long a worker works alone before it calls another: about what it takes to wake one.
 const WORTH: Duration = Duration::from_micros(10);
+
+/// The message where a parallel iterator breaks its word: it must give as many items as its `len` says, and
+/// a part of it as many as were asked for.
+pub(crate) const FEWER: &str = "the input gave fewer items than it said it has";
+pub(crate) const MORE: &str = "the input gave more items than it said it has";
 
 /// Who has workers come to a map.
 pub(crate) trait Caller {
@@ -68,10 +75,10 @@ pub(crate) struct Engine<'r, S: Source<'r, R>, F, R, E> {
     called: AtomicUsize,
     /// How many have come.
     came: AtomicUsize,
-    /// How many workers left because there was nothing to claim, and were not called back.
-    hungry: AtomicUsize,
-    /// One of them is the owner of the map, who waits for all the others.
-    owner_left: AtomicBool,
+    /// The workers that left because there was nothing to claim, and were not called back.
+    idle: IdleSet,
+    /// To iterate over the input, before `f` is called, was seen to be expensive.
+    costly_input: AtomicBool,
     /// Items from this index on are skipped.
     stop: AtomicUsize,
     timed_out: AtomicBool,
@@ -129,8 +136,8 @@ where
             terms,
             called: AtomicUsize::new(1),
             came: AtomicUsize::new(0),
-            hungry: AtomicUsize::new(0),
-            owner_left: AtomicBool::new(false),
+            idle: IdleSet::new(),
+            costly_input: AtomicBool::new(false),
             stop: AtomicUsize::new(usize::MAX),
             timed_out: AtomicBool::new(false),
             spares: Spares::new(),
@@ -175,15 +182,13 @@ where
         self.came.fetch_add(1, Ordering::Relaxed);
         let caller = Lending { loan, workers: &self.terms.workers };
         loop {
-            if self.owner_left.swap(false, Ordering::Relaxed) {
-                self.take_hungry();
-            }
+            self.idle.return_owner();
             self.share(worker, Some(&caller), true, true);
             let mut idle = false;
             // Woken by the last worker to leave, and by `call_back` when there is something to claim.
             wait::until(None, |waker| {
                 idle = loan.poll_idle(waker);
-                idle || !self.owner_left.load(Ordering::Relaxed)
+                idle || !self.idle.is_owner_idle()
             });
             if idle && !self.has_work() {
                 return;
@@ -279,22 +284,15 @@ where
             while on || !worker.should_retire() {
                 self.check_time(shift.now);
                 let asked = shift.observer.as_ref().and_then(Observer::clock);
-                let mut claim = self.claim(&mut shift, true);
-                if !matches!(claim, Claim::Block(_)) {
-                    // `on`, it is the owner.
-                    self.owner_left.fetch_or(on, Ordering::Relaxed);
-                    self.hungry.fetch_add(1, Ordering::Relaxed);
-                }
-                if matches!(claim, Claim::Busy) {
-                    claim = self.claim_at_last(&mut shift, on);
-                }
-                let Claim::Block(block) = claim else { break };
+                // `on`, it is the owner.
+                let claimed = self.idle.claim(on, |patient| self.claim(&mut shift, patient));
+                let Some(block) = claimed else { break };
                 worker.count();
                 if let Some(caller) = caller {
                     if std::mem::take(&mut shift.eager) {
                         self.call_next(caller);
                     }
-                    self.feed(caller);
+                    self.call_back(caller);
                 }
                 let Block { start, items, out } = block;
                 if let Some(observer) = &mut shift.observer {
@@ -355,42 +353,20 @@ where
         }
     }
 
-    /// Claims once more, as one who counts as hungry by now. Whoever was in the iterator either has
-    /// left it, so that this finds it free, or will see that somebody is hungry.
-    fn claim_at_last(
-        &self,
-        shift: &mut Shift<'_, 'r, R>,
-        owner: bool,
-    ) -> Claim<Block<'r, Left<S::Items>, R>> {
-        // ORDERING: pairs with the fence of `Pulled::claim`: the count above is seen there, or the
-        // lock is seen free here.
-        fence(Ordering::SeqCst);
-        let claim = self.claim(shift, false);
-        let stays = matches!(claim, Claim::Block(_));
-        // An owner who was called back meanwhile is counted out. Of others it is not known who: whoever
-        // comes in answer to that call comes in this one's place.
-        if stays && (!owner || self.owner_left.swap(false, Ordering::Relaxed)) {
-            self.take_hungry();
-        }
-        claim
-    }
-
-    /// Calls somebody back who left while there was nothing for him and there is now.
-    fn feed(&self, caller: &dyn Caller) {
-        if self.hungry.load(Ordering::Relaxed) > 0 && self.has_work() && self.take_hungry() {
-            self.call_back(caller);
-        }
-    }
-
-    /// Counts one out of those who left, who is to be called back.
-    fn take_hungry(&self) -> bool {
-        // ORDERING (of both): the items are handed over under locks. Who comes in vain leaves again.
-        let less = |hungry: usize| hungry.checked_sub(1);
-        self.hungry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
-    }
-
+    /// Calls one back that left while there was nothing to claim, if there is now.
     fn call_back(&self, caller: &dyn Caller) {
-        caller.call_back(self.owner_left.swap(false, Ordering::Relaxed));
+        if let Some(idle) = self.idle.notify(|| self.has_work()) {
+            caller.call_back(idle == Idle::Owner);
+        }
+    }
+
+    /// With how many items to begin at once, of those that fit a slice, where others may want some of them:
+    /// what is begun can be given away only as far as it is taken out.
+    fn portion(&self, slice: usize) -> usize {
+        match self.costly_input.load(Ordering::Relaxed) {
+            true => look(slice),
+            false => (slice / 4).max(64),
+        }
     }
 
     /// Runs the items of a block, in slices of time and, within these, from look to look. `left` is
@@ -404,58 +380,89 @@ where
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
     {
-        static NOBODY: AtomicUsize = AtomicUsize::new(0);
-        let first = block.start;
-        let base = first - block.out.len();
-        let hungry = if caller.is_some() && self.cut.divisible { &self.hungry } else { &NOBODY };
-        while block.items.len() > 0 {
-            let slice = shift.pace.fit().min(block.items.len());
-            let begun = shift.now;
+        let nobody = IdleSet::new();
+        // Whoever shall have what others could do.
+        let mut sharing = caller.filter(|_| self.cut.divisible);
+        let mut begun: Option<Begun<I>> = None;
+        'block: loop {
+            let begun_left = begun.as_ref().map_or(0, |begun| begun.left);
+            let slice = shift.pace.fit().min(begun_left + block.items.len());
+            if slice == 0 {
+                break;
+            }
+            let since = shift.now;
             let mut done = 0;
             while done < slice {
                 if block.start >= self.stop() {
-                    return self.keep(base, block, shift);
+                    break 'block;
                 }
-                let count = look(slice).min(slice - done);
-                let end = block.start + count;
-                let mut pause = Pause { hungry, begun, skip: 0 };
-                let mut taken = None;
-                let run = || {
-                    let items = block.items.take(count);
-                    match shift.pace.is_tiny() {
-                        true => block.out.extend(items, &self.f),
-                        false => {
-                            block.out.extend_until(items, &self.f, || pause.is_due(), &mut taken)
+                let begun = match &mut begun {
+                    Some(begun) if begun.left > 0 => begun,
+                    over => {
+                        let len = block.items.len();
+                        let count = sharing.map_or(len, |_| self.portion(slice).min(len));
+                        match catch(|| block.items.begin(count)) {
+                            Ok(begun) => {
+                                discard(over.take());
+                                over.insert(begun)
+                            }
+                            Err(payload) => {
+                                self.fail(block.start, Failure::Panic(payload));
+                                break 'block;
+                            }
                         }
                     }
                 };
-                let result = catch(run);
-                block.start = base + block.out.len();
+                let count = look(slice).min(slice - done).min(begun.left);
+                let idle = if sharing.is_some() { &self.idle } else { &nobody };
+                let mut pause = Pause { idle, since, skip: 0 };
+                let before = block.out.len();
+                let result = catch(|| match shift.pace.is_tiny() {
+                    true => block.out.extend(count, &mut begun.iter, &self.f).map(|()| false),
+                    false => {
+                        let due = || pause.is_due();
+                        block.out.extend_until(count, &mut begun.iter, &self.f, due)
+                    }
+                });
+                let written = block.out.len() - before;
+                block.start += written;
+                begun.left -= written;
+                done += written;
                 if let Some(observer) = &mut shift.observer {
                     observer.look(block.start);
                 }
-                match (result, taken) {
-                    (Ok(Ok(())), None) => done += count,
-                    // Somebody is idle and shall have the rest; taking it out may have panicked.
-                    (result, Some(taken)) => {
-                        if let Err(payload) = result {
-                            self.fail(block.start + taken.len(), Failure::Panic(payload));
-                        }
-                        self.give_back(&mut block, taken, end, left, shift, caller);
-                        return self.keep(base, block, shift);
-                    }
-                    (Ok(Err(error)), None) => {
-                        self.fail(block.start, Failure::Item(error));
-                        return self.keep(base, block, shift);
-                    }
-                    (Err(payload), None) => {
-                        self.fail(block.start, Failure::Panic(payload));
-                        return self.keep(base, block, shift);
-                    }
+                let paused = matches!(result, Ok(Ok(true)));
+                if paused {
+                    // Somebody is idle and shall have the rest. What cannot be given away, this one does.
+                    shift.pace.learn(done, since.elapsed());
+                    self.give_back(&mut block, begun, left, shift, caller);
+                    sharing = None;
+                }
+                let failure = match result {
+                    Ok(Ok(true)) => None,
+                    Ok(Ok(false)) if written < count => Some(Failure::Panic(Box::new(FEWER))),
+                    Ok(Ok(false)) => None,
+                    Ok(Err(error)) => Some(Failure::Item(error)),
+                    Err(payload) => Some(Failure::Panic(payload)),
+                };
+                let failure = match failure {
+                    None if begun.left == 0 => match begun.exceeds() {
+                        Ok(false) => None,
+                        Ok(true) => Some(Failure::Panic(Box::new(MORE))),
+                        Err(payload) => Some(Failure::Panic(payload)),
+                    },
+                    failure => failure,
+                };
+                if let Some(failure) = failure {
+                    self.fail(block.start, failure);
+                    break 'block;
+                }
+                if paused {
+                    continue 'block;
                 }
             }
             shift.now = Instant::now();
-            shift.pace.learn(done, shift.now - begun);
+            shift.pace.learn(done, shift.now - since);
             shift.reach(block.start);
             self.check_time(shift.now);
             // A map that is over sooner than another worker wakes is not worth waking it.
@@ -463,40 +470,61 @@ where
                 self.call_next(caller);
             }
         }
-        self.keep(base, block, shift);
+        discard(begun);
+        discard(block.items);
+        self.keep(block.start, block.out, shift);
     }
 
-    /// Leaves the rest of a block to whoever is idle: the items that were `taken` out, and those from
-    /// index `end` on, which were not.
-    fn give_back<I: Items>(
+    /// Leaves the rest of a block to whoever is idle: the items that can be taken out of `begun` in a
+    /// moment, and those that are not begun. What is left is the part of `begun` that is left.
+    ///
+    /// Where to iterate is as expensive as `f`, taking all out would be to do the work of the others.
+    fn give_back<I>(
         &self,
         block: &mut Block<'r, I, R>,
-        taken: Vec<I::Item>,
-        end: usize,
+        begun: &mut Begun<I>,
         left: fn(I) -> Left<S::Items>,
         shift: &mut Shift<'_, 'r, R>,
         caller: Option<&dyn Caller>,
     ) where
-        S::Items: Items<Item = I::Item>,
+        I: Items<Item = <S::Items as Items>::Item>,
     {
+        let drained = begun.drain(Instant::now() + SLICE);
+        let middle = block.start + drained.items.len();
+        let end = middle + begun.left;
+        if let Err(payload) = drained.end {
+            self.fail(middle, Failure::Panic(payload));
+        }
         let mut room = block.out.take_rest();
-        let taken_room = room.split_front(end - block.start);
+        let room_of_drained = room.split_front(drained.items.len());
+        let own_room = room.split_front(begun.left);
         self.spares.push(Block { start: end, items: left(block.items.take_rest()), out: room });
-        let taken = Left::Taken(Batch::from(taken));
-        self.spares.push(Block { start: block.start, items: taken, out: taken_room });
+        let items = Left::Taken(drained.items);
+        self.spares.push(Block { start: block.start, items, out: room_of_drained });
+        let out = std::mem::replace(&mut block.out, own_room);
+        self.keep(block.start, out, shift);
+        block.start = middle;
+        if begun.left > 0 {
+            // ORDERING: a hint.
+            self.costly_input.store(true, Ordering::Relaxed);
+        }
+        if let Some(observer) = shift.observer.as_mut().filter(|_| begun.left > 0) {
+            observer.end();
+            observer.begin(middle);
+        }
         // What comes next is not late for the time that this took.
         shift.now = Instant::now();
-        // He calls the next when he has claimed something.
-        if let (Some(caller), true) = (caller, self.take_hungry()) {
+        // It calls the next when it has claimed something.
+        if let Some(caller) = caller {
             self.call_back(caller);
         }
     }
 
-    /// Keeps the results of a block; what of its items is left is dropped.
-    fn keep<I>(&self, base: usize, block: Block<'r, I, R>, shift: &mut Shift<'_, 'r, R>) {
-        shift.reach(block.start);
-        discard(block.items);
-        match block.out {
+    /// Keeps the results of the items before `end`.
+    fn keep(&self, end: usize, out: Out<'r, R>, shift: &mut Shift<'_, 'r, R>) {
+        shift.reach(end);
+        let base = end - out.len();
+        match out {
             Out::InPlace(run) => {
                 let run = match shift.runs.last_mut() {
                     Some(last) => last.append(run).err(),
@@ -542,8 +570,9 @@ where
 
 /// Whether a worker shall leave the rest of its block to somebody idle, asked after every item or two.
 struct Pause<'e> {
-    hungry: &'e AtomicUsize,
-    begun: Instant,
+    idle: &'e IdleSet,
+    /// When the slice began.
+    since: Instant,
     /// How many items to go before the clock is read again.
     skip: u32,
 }
@@ -555,8 +584,7 @@ impl Pause<'_> {
     /// is read now and then.
     #[inline]
     fn is_due(&mut self) -> bool {
-        // ORDERING: whoever sees it late gives back later.
-        self.hungry.load(Ordering::Relaxed) > 0 && self.is_late()
+        self.idle.is_any() && self.is_late()
     }
 
     #[cold]
@@ -566,7 +594,7 @@ impl Pause<'_> {
             return false;
         }
         self.skip = 16;
-        self.begun.elapsed() >= 2 * SLICE
+        self.since.elapsed() >= 2 * SLICE
     }
 }
 

@@ -66,17 +66,30 @@ where
     type Output = Result<(), TryError<E>>;
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
-        let len = items.len();
+        let len = match catch(|| items.len()) {
+            Ok(len) => len,
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0))).into()),
+        };
         self.order.begin(Some(len));
         let cut = self.cut(Some(len));
         let Start { f, terms, out, .. } = self;
         let mut buffer = std::mem::take(out);
-        buffer.reserve_exact(len);
-        let (results, rest) = raw::fill(buffer, len, |slots| {
-            items.with_producer(WithProducer { f, terms, cut, slots })
+        // One with more items than there is memory for may end early all the same.
+        let room = buffer.try_reserve_exact(len).is_ok();
+        // To lend its producer is the input's own code.
+        let filled = catch(|| {
+            raw::fill(buffer, if room { len } else { 0 }, |slots| {
+                let slots = room.then_some(slots);
+                items.with_producer(WithProducer { f, terms, cut, len, slots })
+            })
         });
-        *out = results;
-        rest.finish(out)
+        match filled {
+            Ok((results, rest)) => {
+                *out = results;
+                rest.finish(out)
+            }
+            Err(payload) => Err(Error::Panicked(Panic::new(payload, None)).into()),
+        }
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
@@ -117,7 +130,9 @@ struct WithProducer<'r, F, R> {
     f: F,
     terms: Arc<Terms>,
     cut: Cut,
-    slots: Slots<'r, R>,
+    len: usize,
+    /// `None` where there is no memory for all results.
+    slots: Option<Slots<'r, R>>,
 }
 
 impl<'r, T, R, E, F> ProducerCallback<T> for WithProducer<'r, F, R>
@@ -130,12 +145,11 @@ where
     type Output = (Vec<Run<'r, R>>, Rest<R, E>);
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        let WithProducer { f, terms, cut, slots } = self;
+        let WithProducer { f, terms, cut, len, slots } = self;
         let workers = &terms.workers;
-        let len = slots.len();
         // In front of the caller, if that is a worker and takes part.
         let seat = workers.this_worker().map_or(0, |worker| worker.index);
-        let source = Ranges::new(producer, slots, workers.count, seat);
+        let source = Ranges::new(producer, len, slots, workers.count, seat);
         Engine::new(f, terms, source, cut, Some(len)).run()
     }
 }

@@ -12,8 +12,9 @@ use std::ops::Range;
 use rayon::iter::plumbing::{Consumer, Producer, ProducerCallback, UnindexedConsumer, bridge};
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 
+use crate::engine::{FEWER, MORE};
 use crate::error::{Error, TryError};
-use crate::iterable::{Iterable, Visitor};
+use crate::iterable::{Iterable, Parallel, Visitor};
 use crate::map::map;
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::sync::Instant;
@@ -135,28 +136,41 @@ impl<D> Watched<'_, D> {
 
     /// Folds the items of the chunk that begins with item `start`.
     #[inline]
-    fn chunk<T, R>(&self, start: usize, items: impl Iterator<Item = T>) -> Result<Option<R>, Fault>
+    fn chunk<R, I>(&self, start: usize, items: I) -> Result<Folded<R>, Fault>
     where
-        D: Fold<T, R>,
+        I: Iterator,
+        D: Fold<I::Item, R>,
     {
-        let mut begun = start;
+        let (mut asked, mut done) = (0, 0);
         let mut items = items;
         let counted = std::iter::from_fn(|| {
             // First, for it may panic as it is made.
-            begun += 1;
-            items.next()
+            asked += 1;
+            let item = items.next()?;
+            done += 1;
+            Some(item)
         });
-        match catch(|| self.fold.items(counted)) {
+        let value = catch(|| self.fold.items(counted));
+        discard(items);
+        match value {
             Ok(value) => {
                 if let Some(watch) = self.watch {
-                    // It was asked for one more than there are.
-                    watch.count(begun - 1 - start, Instant::now());
+                    watch.count(done, Instant::now());
                 }
-                Ok(value)
+                Ok(Folded { value, done, ended: asked > done })
             }
-            Err(payload) => Err((begun - 1, payload)),
+            Err(payload) => Err((start + asked.max(1) - 1, payload)),
         }
     }
+}
+
+/// What came of a chunk.
+struct Folded<R> {
+    value: Option<R>,
+    /// How many of its items were folded.
+    done: usize,
+    /// There were no more. A sum may be content with fewer.
+    ended: bool,
 }
 
 struct Start<'o, 'w, D, R> {
@@ -175,11 +189,17 @@ where
     type Output = Result<Vec<Option<R>>, Error>;
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
-        let unit = Chunks::of(self.order.chunksize, Some(items.len())).len(0);
-        self.fold.begin(Some(items.len()));
-        let folded = Folded { items, unit, fold: self.fold, value: PhantomData };
-        let order = Order { chunksize: None, ..self.order.clone() };
-        map(&order, |value| value, folded).map_err(|error| at(error, |chunk| chunk * unit))
+        let len = match catch(|| items.len()) {
+            Ok(len) => len,
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
+        };
+        let unit = Chunks::of(self.order.chunksize, Some(len)).len(0);
+        self.fold.begin(Some(len));
+        // To lend its producer is the input's own code.
+        match catch(|| items.with_producer(WithProducer { start: self, len, unit })) {
+            Ok(values) => values,
+            Err(payload) => Err(Error::Panicked(Panic::new(payload, None))),
+        }
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
@@ -193,6 +213,7 @@ where
         let fold = |batch: Batch<T>| {
             let end = batch.start + batch.items.len();
             let value = self.fold.chunk(batch.start, batch.items.into_iter());
+            let value = value.map(|folded| folded.value);
             match batch.fault {
                 Some(payload) if value.is_ok() => {
                     discard(value);
@@ -226,91 +247,87 @@ fn at(error: TryError<Fault>, start: impl Fn(usize) -> usize) -> Error {
 
 // ---- collections ---------------------------------------------------------------------------------
 
-/// The values of the chunks of a parallel iterator. (Rayon's own `fold_chunks` does not say at which
-/// item it panicked.)
-struct Folded<'d, I, D, R> {
-    items: I,
+/// Rayon lends the producer of an indexed parallel iterator to a callback only.
+struct WithProducer<'o, 'w, D, R> {
+    start: Start<'o, 'w, D, R>,
+    len: usize,
     unit: usize,
-    fold: &'d Watched<'d, D>,
-    value: PhantomData<fn() -> R>,
 }
 
-impl<I, D, R> ParallelIterator for Folded<'_, I, D, R>
+impl<T, R, D> ProducerCallback<T> for WithProducer<'_, '_, D, R>
 where
-    I: IndexedParallelIterator,
-    D: Fold<I::Item, R>,
+    T: Send,
     R: Send,
+    D: Fold<T, R>,
 {
-    type Item = Result<Option<R>, Fault>;
+    type Output = Result<Vec<Option<R>>, Error>;
 
-    fn drive_unindexed<C: UnindexedConsumer<Self::Item>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
+    fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
+        let WithProducer { start: Start { order, fold, .. }, len, unit } = self;
+        let chunks = ChunksOf { producer: Some(producer), items: 0..len, unit };
+        let order = Order { chunksize: None, ..order.clone() };
+        map::<Parallel, _, _, _, _>(&order, |chunk| fold_chunk(fold, chunk), chunks)
+            .map_err(|error| at(error, |chunk| chunk.saturating_mul(unit)))
     }
 }
 
-impl<I, D, R> IndexedParallelIterator for Folded<'_, I, D, R>
+/// Folds a chunk of a parallel iterator, which must have as many items as it says.
+fn fold_chunk<P, D, R>(fold: &Watched<'_, D>, chunk: ChunksOf<P>) -> Result<Option<R>, Fault>
 where
-    I: IndexedParallelIterator,
-    D: Fold<I::Item, R>,
-    R: Send,
+    P: Producer,
+    D: Fold<P::Item, R>,
 {
-    fn len(&self) -> usize {
-        self.items.len().div_ceil(self.unit)
-    }
-
-    fn drive<C: Consumer<Self::Item>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
-    }
-
-    fn with_producer<B: ProducerCallback<Self::Item>>(self, callback: B) -> B::Output {
-        struct Lent<'d, B, D, R> {
-            callback: B,
-            len: usize,
-            unit: usize,
-            fold: &'d Watched<'d, D>,
-            value: PhantomData<fn() -> R>,
+    let ChunksOf { producer, items: Range { start, end }, .. } = chunk;
+    let Some(producer) = producer else { return Ok(None) };
+    let len = end - start;
+    let begin = || {
+        let iter = producer.into_iter();
+        let exact = iter.size_hint() == (len, Some(len));
+        (iter, exact)
+    };
+    let (mut iter, exact) = catch(begin).map_err(|payload| (start, payload))?;
+    let (folded, more) = match exact {
+        true => {
+            // All that come, for a loop with one end is faster. It may still not keep its word.
+            let folded = fold.chunk(start, iter)?;
+            let more = folded.done > len;
+            (folded, Ok(more))
         }
-
-        impl<T, R, B, D> ProducerCallback<T> for Lent<'_, B, D, R>
-        where
-            B: ProducerCallback<Result<Option<R>, Fault>>,
-            D: Fold<T, R>,
-            R: Send,
-        {
-            type Output = B::Output;
-
-            fn callback<P: Producer<Item = T>>(self, producer: P) -> B::Output {
-                let Lent { callback, len, unit, fold, value } = self;
-                let items = 0..len;
-                callback.callback(Folds { producer: Some(producer), items, unit, fold, value })
-            }
+        false => {
+            let folded = fold.chunk(start, iter.by_ref().take(len))?;
+            let more = match folded.done == len {
+                true => catch(|| iter.next().is_some()),
+                false => Ok(false),
+            };
+            discard(iter);
+            (folded, more)
         }
-
-        let Folded { items, unit, fold, value } = self;
-        let len = items.len();
-        items.with_producer(Lent { callback, len, unit, fold, value })
-    }
+    };
+    let fault: Payload = match more {
+        Err(payload) => payload,
+        Ok(true) => Box::new(MORE),
+        Ok(false) if folded.ended && folded.done < len => Box::new(FEWER),
+        Ok(false) => return Ok(folded.value),
+    };
+    discard(folded.value);
+    Err((start + folded.done.min(len), fault))
 }
 
-/// The chunks of a producer, folded as they are asked for.
-struct Folds<'d, P, D, R> {
+/// The items of a producer that has `items.len()` of them, in chunks of `unit`; as an item of itself, one
+/// such chunk. It is folded where it is mapped, for to iterate ought to be cheap: who is idle gets what was
+/// iterated over.
+struct ChunksOf<P> {
     /// There while `items` is not empty.
     producer: Option<P>,
     /// The places of its items in the input.
     items: Range<usize>,
     unit: usize,
-    fold: &'d Watched<'d, D>,
-    value: PhantomData<fn() -> R>,
 }
 
-impl<P, D, R> Folds<'_, P, D, R>
-where
-    P: Producer,
-    D: Fold<P::Item, R>,
-{
+impl<P: Producer> ChunksOf<P> {
     /// Its first `count` items, at most as many as there are, which it loses.
     fn split_front(&mut self, count: usize) -> Self {
-        let mut front = Folds { producer: None, items: self.items.clone(), ..*self };
+        let mut front = ChunksOf { producer: None, items: self.items.clone(), unit: self.unit };
         if count < self.items.len() {
             let middle = self.items.start + count;
             let (own, rest) = self.producer.take().map(|all| all.split_at(count)).unzip();
@@ -322,22 +339,32 @@ where
         }
         front
     }
+}
 
-    fn fold(self) -> Result<Option<R>, Fault> {
-        match self.producer {
-            Some(producer) => self.fold.chunk(self.items.start, producer.into_iter()),
-            None => Ok(None),
-        }
+impl<P: Producer> ParallelIterator for ChunksOf<P> {
+    type Item = Self;
+
+    fn drive_unindexed<C: UnindexedConsumer<Self>>(self, consumer: C) -> C::Result {
+        bridge(self, consumer)
     }
 }
 
-impl<P, D, R> Producer for Folds<'_, P, D, R>
-where
-    P: Producer,
-    D: Fold<P::Item, R>,
-    R: Send,
-{
-    type Item = Result<Option<R>, Fault>;
+impl<P: Producer> IndexedParallelIterator for ChunksOf<P> {
+    fn len(&self) -> usize {
+        ExactSizeIterator::len(self)
+    }
+
+    fn drive<C: Consumer<Self>>(self, consumer: C) -> C::Result {
+        bridge(self, consumer)
+    }
+
+    fn with_producer<B: ProducerCallback<Self>>(self, callback: B) -> B::Output {
+        callback.callback(self)
+    }
+}
+
+impl<P: Producer> Producer for ChunksOf<P> {
+    type Item = Self;
     type IntoIter = Self;
 
     fn into_iter(self) -> Self {
@@ -345,20 +372,16 @@ where
     }
 
     fn split_at(mut self, chunks: usize) -> (Self, Self) {
-        let front = self.split_front(chunks * self.unit);
+        let front = self.split_front(chunks.saturating_mul(self.unit));
         (front, self)
     }
 }
 
-impl<P, D, R> Iterator for Folds<'_, P, D, R>
-where
-    P: Producer,
-    D: Fold<P::Item, R>,
-{
-    type Item = Result<Option<R>, Fault>;
+impl<P: Producer> Iterator for ChunksOf<P> {
+    type Item = Self;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        (!self.items.is_empty()).then(|| self.split_front(self.unit).fold())
+    fn next(&mut self) -> Option<Self> {
+        (!self.items.is_empty()).then(|| self.split_front(self.unit))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -367,24 +390,15 @@ where
     }
 }
 
-impl<P, D, R> DoubleEndedIterator for Folds<'_, P, D, R>
-where
-    P: Producer,
-    D: Fold<P::Item, R>,
-{
-    fn next_back(&mut self) -> Option<Self::Item> {
-        let chunks = self.len().checked_sub(1)?;
+impl<P: Producer> DoubleEndedIterator for ChunksOf<P> {
+    fn next_back(&mut self) -> Option<Self> {
+        let chunks = ExactSizeIterator::len(self).checked_sub(1)?;
         let front = self.split_front(chunks * self.unit);
-        Some(std::mem::replace(self, front).fold())
+        Some(std::mem::replace(self, front))
     }
 }
 
-impl<P, D, R> ExactSizeIterator for Folds<'_, P, D, R>
-where
-    P: Producer,
-    D: Fold<P::Item, R>,
-{
-}
+impl<P: Producer> ExactSizeIterator for ChunksOf<P> {}
 
 // ---- iterators -----------------------------------------------------------------------------------
 
