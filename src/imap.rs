@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::chunk::{Flow, PROMPT};
+use crate::chunk::{Flow, PROMPT, each};
 use crate::error::Error;
 use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
@@ -79,6 +79,9 @@ const SLOW: Duration = Duration::from_millis(1);
 
 /// A portion is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
+
+/// For how many items of a portion room is made beforehand, at the most.
+const RESERVE: usize = 4096;
 
 /// What a stream was asked for besides.
 pub(crate) struct Settings {
@@ -224,7 +227,7 @@ where
 
     /// Whether a portion of the input fits the window.
     fn has_room(&self) -> bool {
-        self.input.is_some() && self.in_flight + self.flow.chunk() <= self.flow.window()
+        self.input.is_some() && self.flow.fits(self.in_flight)
     }
 
     /// Pulls a portion of the input and queues it; says how long the input took.
@@ -241,15 +244,17 @@ where
         if cost > 0 {
             self.flow.learn(cost);
         }
-        let size = self.flow.chunk();
-        if self.in_flight + size > self.flow.window() {
+        if !self.flow.fits(self.in_flight) {
             // It has just shrunk.
             self.input = Some(input);
             return Duration::ZERO;
         }
+        let size = self.flow.chunk();
         let free = self.flow.is_free();
         let begun = Instant::now();
-        let mut items = Vec::with_capacity(size);
+        // A size that was set may be far more than there are items, and what an input says of its length
+        // may be wrong.
+        let mut items = Vec::with_capacity(size.min(RESERVE));
         let pulled = catch(|| {
             let mut look = 1;
             while items.len() < size {
@@ -270,7 +275,7 @@ where
         if let Some(record) = self.record() {
             record.took_input(spent);
         }
-        self.last_pull = spent / items.len().max(1) as u32;
+        self.last_pull = each(spent, items.len());
         match pulled {
             Ok(true) => self.input = Some(input),
             Ok(false) => discard(input),

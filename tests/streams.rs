@@ -1316,6 +1316,33 @@ fn a_chunk_size_is_exact() {
     });
 }
 
+/// Room is made for the items there are, not for those there might be.
+#[test]
+fn a_chunk_size_or_a_window_without_end() {
+    watchdog(60, || {
+        for (kind, pool) in all_pools() {
+            for (chunk, window) in [
+                (Some(usize::MAX), None),
+                (Some(usize::MAX), Some(usize::MAX)),
+                (None, Some(usize::MAX)),
+                (Some(3), Some(usize::MAX)),
+                (Some(usize::MAX / 2), None),
+                (Some(1 << 40), None),
+                (Some(1 << 40), Some(1 << 50)),
+            ] {
+                for ordered in [true, false] {
+                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..3000_u64);
+                    let mut seen: Vec<_> = stream.map(Result::unwrap).collect();
+                    if !ordered {
+                        seen.sort_unstable();
+                    }
+                    assert!(seen.into_iter().eq(0..3000), "{kind:?}, {chunk:?}, {window:?}");
+                }
+            }
+        }
+    });
+}
+
 /// Expensive neighbours among cheap items: the chunk that they are in is shared out again.
 #[test]
 fn expensive_neighbours_are_shared_out() {
