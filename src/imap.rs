@@ -302,9 +302,27 @@ where
         let part = Arc::clone(&expected.part);
         self.parts.push_back(Arc::clone(&part));
         self.expected.push_back(expected);
-        if let Err(error) = (self.control.submit)(part.as_task()) {
-            self.close(self.control.terms.ended().unwrap_or(error));
+        if let Err(error) = (self.control.submit)(Arc::clone(&part).as_task()) {
+            self.refused(&*part, count, error);
         }
+    }
+
+    /// The pool did not take `part`, the latest, of `count` items.
+    fn refused(&mut self, part: &(dyn Part<R> + 's), count: usize, error: Error) {
+        if let Some(error) = self.control.terms.ended() {
+            return self.close(error);
+        }
+        // It was closed. What it took before is still to come, and then it says why there is no more. The
+        // last of its workers may have begun the part before it went: then that was taken too.
+        if part.abandon() {
+            self.parts.pop_back();
+            self.expected.pop_back();
+            self.pulled -= count;
+            self.in_flight -= count;
+        }
+        discard(self.input.take());
+        // A panic of the input, perhaps, whose payload is the user's.
+        discard(self.end.replace(error));
     }
 
     /// How many chunks, from the oldest, results are looked for in. Chunks are begun in their order, so
@@ -433,9 +451,9 @@ where
     fn close(&mut self, error: Error) {
         discard(self.input.take());
         self.abandon();
-        self.in_flight = 0;
-        self.end = Some(error);
+        discard(self.end.replace(error));
         self.conclude();
+        self.in_flight = 0;
     }
 }
 
@@ -444,7 +462,8 @@ impl<I: Iterator, R> Imap<'_, I, R> {
         self.control.terms.watch.as_ref()?.record()
     }
 
-    /// Tells who watches it that it has ended.
+    /// Tells who watches it that it has ended. What is in flight, if it is cut short, was not finished as
+    /// far as is known here.
     fn conclude(&self) {
         if let Some(watch) = &self.control.terms.watch {
             let all = self.input.is_none() && self.in_flight == 0 && self.end.is_none();

@@ -79,8 +79,8 @@ pub(crate) trait Part<R>: Task {
     /// Whether there are pieces to take.
     fn is_split(&self) -> bool;
 
-    /// Drops its items if it was not begun.
-    fn abandon(&self);
+    /// Drops its items if it was not begun, and says whether that is so.
+    fn abandon(&self) -> bool;
 
     fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
     where
@@ -248,9 +248,11 @@ where
         !lock(&self.pieces).is_empty()
     }
 
-    fn abandon(&self) {
+    fn abandon(&self) -> bool {
         let work = lock(&self.work).take();
+        let found = work.is_some();
         discard(work);
+        found
     }
 
     fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>

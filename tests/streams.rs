@@ -13,7 +13,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
-use parpool::{Error, Imap, Options, Pool, is_cancelled};
+use parpool::{Error, Imap, Options, Pool, Progress, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
@@ -665,6 +665,74 @@ fn d13_a_pool_dropped_with_a_live_stream() {
     });
 }
 
+/// A portion of the input that is refused takes nothing away from those that were accepted before it.
+#[test]
+fn a_refused_chunk_loses_no_accepted_results() {
+    watchdog(60, || {
+        for kind in ALL {
+            for ((ordered, chunk), accepted) in
+                [(true, None), (false, None), (true, Some(2)), (false, Some(2))]
+                    .into_iter()
+                    .flat_map(|sizes| [0, 2, 4].map(|accepted| (sizes, accepted)))
+            {
+                let pool = kind.pool();
+                let drops = Drops::default();
+                let (makes, progress) = (drops.clone(), Progress::default());
+                let input = (0..10).map(|i| {
+                    if i == accepted {
+                        // No thread is left: nothing can be accepted any more.
+                        pool.close();
+                        pool.join_timeout(LONG).unwrap();
+                    }
+                    makes.make(i)
+                });
+                let options = options(&pool, chunk, None).progress(&progress);
+                let mut stream = stream(options, ordered, |item| item.value(), input);
+                let mut seen = Vec::new();
+                let error = loop {
+                    match stream.next().unwrap() {
+                        Ok(value) => seen.push(value),
+                        Err(error) => break error,
+                    }
+                };
+                let what = format!("{kind:?}, ordered {ordered}, chunk {chunk:?}");
+                assert_matches!(error, Error::NotRunning, "{what}");
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..accepted), "{what}");
+                assert_eq!(stream.size_hint(), (0, Some(0)));
+                assert!(stream.next().is_none());
+                assert_eq!(drops.alive(), 0);
+                assert_eq!(progress.get(), (accepted, Some(10)), "{what}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
+    watchdog(30, || {
+        for kind in ALL {
+            for ordered in [true, false] {
+                let pool = kind.pool();
+                let input = (0..10).inspect(|i| {
+                    if *i == 3 {
+                        pool.terminate();
+                    }
+                });
+                let mut stream = stream(options(&pool, None, None), ordered, |x| x, input);
+                let error = loop {
+                    match stream.next().unwrap() {
+                        Ok(value) => assert!(value < 3),
+                        Err(error) => break error,
+                    }
+                };
+                assert_matches!(error, Error::Terminated, "{kind:?}");
+                assert!(stream.next().is_none());
+            }
+        }
+    });
+}
+
 #[test]
 fn d14_the_same_results_at_every_chunk_size() {
     watchdog(60, || {
@@ -999,6 +1067,49 @@ fn next_timeout_at_the_ends_of_its_range() {
             assert_eq!(seen, [0, 1, 2]);
             let mut stream = pool.imap(|x| x, 0..3);
             assert_eq!(stream.next_timeout(Duration::MAX).unwrap().unwrap(), 0);
+        }
+    });
+}
+
+// ---- progress ------------------------------------------------------------------------------------
+
+/// What never began is not finished, however the stream ends.
+#[test]
+fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
+    watchdog(60, || {
+        for kind in [Kind::Lasting(1), Kind::Lasting(3)] {
+            for (ordered, finished) in [(true, 0), (false, 0), (true, 3), (false, 3)] {
+                let begin = |deadline| {
+                    let pool = kind.pool();
+                    let (gate, opener) = gate();
+                    let f = move |i: usize| {
+                        if i >= finished {
+                            gate.pass();
+                        }
+                    };
+                    let progress = Progress::default();
+                    let options = pool.buffersize(50).timeout(deadline).progress(&progress);
+                    let mut stream = stream(options, ordered, f, 0..100);
+                    for _ in 0..finished {
+                        stream.next().unwrap().unwrap();
+                    }
+                    (pool, opener, progress, stream)
+                };
+
+                let (pool, opener, progress, mut stream) = begin(Duration::MAX);
+                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                opener.wait_for(kind.workers());
+                pool.terminate();
+                assert_matches!(stream.next(), Some(Err(Error::Terminated)));
+                assert!(stream.next().is_none());
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, terminated");
+                drop((opener, pool, stream));
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, dropped");
+
+                let (_pool, _opener, progress, mut stream) = begin(Duration::from_millis(300));
+                assert_matches!(stream.next(), Some(Err(Error::Timeout)));
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, timed out");
+            }
         }
     });
 }
