@@ -188,6 +188,7 @@ impl Flow {
 
     /// Whether another chunk fits the window while so many items are `in_flight`, which may be more than
     /// a window holds that has shrunk.
+    #[inline]
     pub(crate) fn fits(&self, in_flight: usize) -> bool {
         self.window.checked_sub(in_flight).is_some_and(|room| room >= self.chunk)
     }

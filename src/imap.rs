@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
-use crate::stream::{Bell, Chunk, Control, Expected, Part};
+use crate::stream::{Ask, Bell, Chunk, Control, Expected, Made, News, Part};
 use crate::sync::Instant;
 use crate::terms::{Order, Terms};
 use crate::wait;
@@ -47,35 +47,52 @@ use crate::worker;
 /// ```
 #[must_use = "a stream does nothing until `next`"]
 pub struct Imap<'s, I: Iterator, R> {
-    control: Arc<Control<'s>>,
+    control: Arc<Control<'s, R>>,
     /// `None` once it has ended.
     input: Option<I>,
     /// Makes a chunk of items, the first of which has the index given.
     make: Box<Make<'s, I::Item, R>>,
     flow: Flow,
-    /// The results that are to come, by chunk, in the order of the items.
-    expected: VecDeque<Expected<'s, R>>,
+    /// The results that are to come, by chunk: of an ordered stream all of them, in the order of the items;
+    /// else those of the chunks that were begun, in that order.
+    expected: VecDeque<Expected<R>>,
     /// Which of them is looked at first: the front one if the stream is ordered.
     at: usize,
-    ordered: bool,
     /// The chunks that may not have been begun, in the order of their items.
-    parts: VecDeque<Arc<dyn Part<R> + 's>>,
+    parts: VecDeque<Arc<dyn Part + 's>>,
     /// How many items were pulled.
     pulled: usize,
     /// How many of these were not handed out.
     in_flight: usize,
     /// How long the last pull took.
     last_pull: Duration,
+    /// How many items the input has given since it last took its time.
+    in_a_row: usize,
+    /// How many it takes until it is trusted not to.
+    trusted: usize,
     /// Nothing has come since the last wait.
     starved: bool,
     /// What is said after the last result, once.
     end: Option<Error>,
 }
 
-type Make<'s, T, R> = dyn Fn(usize, Vec<T>) -> Expected<'s, R> + Send + 's;
+type Make<'s, T, R> = dyn Fn(usize, Vec<T>) -> Made<'s, R> + Send + 's;
 
-/// An input slower than this is not pulled while there is a result to hand out.
+/// What is to be done where there is no result.
+enum Step {
+    /// There is room in the window.
+    Pull,
+    /// There is none.
+    Wait,
+    /// Nothing is in flight, and nothing will be.
+    End,
+}
+
+/// Before an input slower than this is pulled, a result is waited for, for a part of that time.
 const SLOW: Duration = Duration::from_millis(1);
+
+/// After so many items in a row an input is trusted not to block.
+const TRUSTED: usize = 256;
 
 /// A portion is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
@@ -111,8 +128,10 @@ where
             terms: Arc::new(Terms::new(order)),
             cost: AtomicU64::new(0),
             divisible: chunksize.is_none() && workers.life.is_none(),
+            ordered,
             submit: Box::new(submit),
             bell: Bell::default(),
+            news: News::default(),
         });
         if let Some(watch) = &order.watch {
             let len = match catch(|| input.size_hint()) {
@@ -143,11 +162,12 @@ where
             flow,
             expected: VecDeque::new(),
             at: 0,
-            ordered,
             parts: VecDeque::new(),
             pulled: 0,
             in_flight: 0,
             last_pull: Duration::ZERO,
+            in_a_row: 0,
+            trusted: TRUSTED,
             starved: false,
             end: None,
         }
@@ -185,38 +205,62 @@ where
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
-        // Keeps the window full while there are results to hand out, but never at the price of holding
-        // one back for long.
-        let mut spent = Duration::ZERO;
-        while self.has_room() && self.last_pull < SLOW && spent < SLOW {
-            spent += self.pull();
-        }
         // Each call gets on, also one that has no time.
         let mut pulled = false;
+        self.top_up();
         loop {
             if let Some(result) = self.take() {
                 return Some(result);
             }
-            if self.adopt_pieces() {
-                continue;
-            }
-            if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
-                self.close(error);
-            }
+            let step = self.step();
             let slow = self.in_flight > 0 && self.last_pull >= SLOW;
             let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if self.has_room() && !(slow && pulled && late()) {
-                // A slow input may be slower than the closure; then there is a result in a moment.
-                if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
-                    self.pull();
-                    pulled = true;
+            match step {
+                Step::End => return self.end.take().map(Err),
+                Step::Pull if !(slow && pulled && late()) => {
+                    // A slow input may be slower than the closure; then there is a result in a moment.
+                    if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
+                        self.refill(PORTION);
+                        pulled = true;
+                    }
                 }
-            } else if self.in_flight == 0 {
-                self.conclude();
-                return self.end.take().map(Err);
-            } else if !self.wait(deadline) {
-                return Some(Err(Error::Timeout));
+                Step::Pull | Step::Wait => {
+                    if !self.wait(deadline) {
+                        // Less may be there than was asked for.
+                        return Some(self.take().unwrap_or(Err(Error::Timeout)));
+                    }
+                }
             }
+        }
+    }
+
+    /// Fills the window while there may be results to hand out, if that is safe.
+    ///
+    /// A result that is there is handed out before the input is asked for more: the input may block, for as
+    /// long as it likes. That has its price where the consumer is slower than the workers: these have nothing
+    /// to do when the last of their results is handed out, until the window is filled again. So an input that
+    /// has given many items in a row without a pause is trusted, and the window kept full. If that was an error,
+    /// it takes twice as many items until it is trusted again: of a stream of `n` items that happens some
+    /// `log2(n / TRUSTED)` times at the most.
+    #[inline]
+    fn top_up(&mut self) {
+        if self.in_a_row >= self.trusted && self.has_room() {
+            self.refill(SLOW);
+        }
+    }
+
+    /// What to do about it that there is no result.
+    fn step(&mut self) -> Step {
+        if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
+            self.close(error);
+        }
+        if self.has_room() {
+            Step::Pull
+        } else if self.in_flight == 0 {
+            self.conclude();
+            Step::End
+        } else {
+            Step::Wait
         }
     }
 
@@ -228,6 +272,14 @@ where
     /// Whether a portion of the input fits the window.
     fn has_room(&self) -> bool {
         self.input.is_some() && self.flow.fits(self.in_flight)
+    }
+
+    /// Pulls what the window has room for, or less if the input takes as long as `limit`.
+    fn refill(&mut self, limit: Duration) {
+        let mut spent = Duration::ZERO;
+        while self.has_room() && spent < limit {
+            spent += self.pull();
+        }
     }
 
     /// Pulls a portion of the input and queues it; says how long the input took.
@@ -276,6 +328,11 @@ where
             record.took_input(spent);
         }
         self.last_pull = each(spent, items.len());
+        if spent < SLOW {
+            self.in_a_row = self.in_a_row.saturating_add(items.len());
+        } else if std::mem::take(&mut self.in_a_row) >= self.trusted {
+            self.trusted = self.trusted.saturating_mul(2);
+        }
         match pulled {
             Ok(true) => self.input = Some(input),
             Ok(false) => discard(input),
@@ -293,22 +350,21 @@ where
 
     fn queue(&mut self, items: Vec<I::Item>) {
         let count = items.len();
-        let expected = (self.make)(self.pulled, items);
+        let (part, expected) = (self.make)(self.pulled, items);
         self.pulled += count;
         self.in_flight += count;
         while self.parts.front().is_some_and(|part| part.is_stale()) {
             self.parts.pop_front();
         }
-        let part = Arc::clone(&expected.part);
         self.parts.push_back(Arc::clone(&part));
-        self.expected.push_back(expected);
+        self.expected.extend(expected);
         if let Err(error) = (self.control.submit)(Arc::clone(&part).as_task()) {
             self.refused(&*part, count, error);
         }
     }
 
     /// The pool did not take `part`, the latest, of `count` items.
-    fn refused(&mut self, part: &(dyn Part<R> + 's), count: usize, error: Error) {
+    fn refused(&mut self, part: &(dyn Part + 's), count: usize, error: Error) {
         if let Some(error) = self.control.terms.ended() {
             return self.close(error);
         }
@@ -316,7 +372,9 @@ where
         // last of its workers may have begun the part before it went: then that was taken too.
         if part.abandon() {
             self.parts.pop_back();
-            self.expected.pop_back();
+            if self.control.ordered {
+                self.expected.pop_back();
+            }
             self.pulled -= count;
             self.in_flight -= count;
         }
@@ -325,11 +383,12 @@ where
         discard(self.end.replace(error));
     }
 
-    /// How many chunks, from the oldest, results are looked for in. Chunks are begun in their order, so
-    /// twice the number of workers holds all that are running, but for pieces now and then.
+    /// How many of the expected chunks results are looked for in.
     fn in_sight(&self) -> usize {
-        let most = if self.ordered { 1 } else { 2 * self.control.terms.workers.count };
-        most.min(self.expected.len())
+        match self.control.ordered {
+            true => self.expected.len().min(1),
+            false => self.expected.len(),
+        }
     }
 
     /// The next result, if it is there.
@@ -346,6 +405,10 @@ where
                     return Some(result.map_err(|error| *error));
                 }
             }
+            if self.control.news.is_fresh() {
+                self.hear(None);
+            }
+            // Of those that are passed, none has a result: each is running, so they are few.
             let in_sight = self.in_sight();
             let mut expected = self.expected.iter_mut().take(in_sight);
             self.at = expected.position(|expected| expected.reader.has_next())?;
@@ -358,27 +421,40 @@ where
             let in_sight = self.in_sight();
             let hurried = self.expected.iter().take(in_sight);
             hurried.for_each(|expected| expected.reader.calm());
+            self.control.news.calm();
         }
     }
 
-    /// Puts the pieces of a chunk that was split behind what is left of it; false if there are none.
-    fn adopt_pieces(&mut self) -> bool {
-        for place in 0..self.in_sight() {
-            let pieces = self.expected[place].part.take_pieces();
-            if pieces.is_empty() {
-                continue;
-            }
-            for (nth, piece) in pieces.into_iter().enumerate() {
-                self.expected[place].left -= piece.left;
-                self.parts.insert(nth, Arc::clone(&piece.part));
-                self.expected.insert(place + 1 + nth, piece);
-            }
+    /// Hears which chunks were begun and which were split; true if any was split. The others are asked
+    /// `ask`.
+    fn hear(&mut self, ask: Option<Ask>) -> bool {
+        let told = self.control.news.hear(ask);
+        self.expected.extend(told.begun);
+        let split = !told.splits.is_empty();
+        let mut pieces = 0;
+        for split in told.splits {
+            // It is there: what its pieces hold was to come from it until now.
+            let place = match self.control.ordered {
+                true => self.expected.binary_search_by_key(&split.first, |chunk| chunk.first).ok(),
+                false => self.expected.iter().position(|chunk| chunk.first == split.first),
+            };
+            let Some(mut place) = place else { continue };
+            self.expected[place].left -= split.items;
             if self.expected[place].left == 0 {
                 self.expected.remove(place);
+            } else {
+                place += 1;
             }
-            return true;
+            for (part, expected) in split.pieces {
+                self.parts.insert(pieces, part);
+                pieces += 1;
+                if let Some(expected) = expected {
+                    self.expected.insert(place, expected);
+                    place += 1;
+                }
+            }
         }
-        false
+        split
     }
 
     /// Waits until a result may be there; false if the time was up.
@@ -414,8 +490,10 @@ where
 
     /// Whether `ask` results are there, or a chunk was split. If not, the bell will be rung.
     fn is_answered(&mut self, ask: usize, hurry: bool) -> bool {
-        let in_sight = self.in_sight();
-        if self.ordered {
+        // There may be as many again that are begun before the first of these is done.
+        let each = ask.div_ceil(2 * self.control.terms.workers.count);
+        let split = self.hear(Some(Ask { each, hurry }));
+        if self.control.ordered {
             // Asked of the chunk that the last of them is in.
             let mut before = 0;
             let answered = self.expected.iter_mut().find_map(|expected| {
@@ -423,14 +501,11 @@ where
                 before += here;
                 (before == ask).then(|| expected.reader.ask(here, hurry))
             });
-            let split = self.expected.front().is_some_and(|expected| expected.part.is_split());
             return split || answered != Some(false);
         }
-        let each = ask.div_ceil(in_sight);
-        let mut answered = in_sight == 0;
-        for expected in self.expected.iter_mut().take(in_sight) {
-            let here = expected.left.min(each);
-            answered |= expected.reader.ask(here, hurry) || expected.part.is_split();
+        let mut answered = split;
+        for expected in &mut self.expected {
+            answered |= expected.reader.ask(expected.left.min(each), hurry);
         }
         answered
     }
@@ -474,11 +549,11 @@ impl<I: Iterator, R> Imap<'_, I, R> {
     /// Drops what is not begun and what is not handed out.
     fn abandon(&mut self) {
         self.control.terms.cancel();
-        for expected in self.expected.drain(..) {
-            // A piece is not yet among the parts.
-            for piece in expected.part.take_pieces() {
-                piece.part.abandon();
-            }
+        self.expected.clear();
+        // Pieces that are not yet among the parts.
+        let splits = self.control.news.close().splits;
+        for (part, _) in splits.into_iter().flat_map(|split| split.pieces) {
+            part.abandon();
         }
         for part in self.parts.drain(..) {
             if !part.is_stale() {

@@ -1,7 +1,7 @@
 //! The workers' side of a stream: chunks of its items.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::Waker;
 
 use crate::chunk::LATE;
@@ -9,26 +9,30 @@ use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::Task;
 use crate::raw::{Reader, Writer, lane};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, lock};
 use crate::terms::Terms;
 use crate::wait;
 use crate::worker::{self, Cancellable};
 
 /// What the consumer and the chunks of one stream share.
-pub(crate) struct Control<'s> {
+pub(crate) struct Control<'s, R> {
     pub(crate) terms: Arc<Terms>,
     /// How long the last items took, in nanoseconds each; 0 while nothing is known.
     pub(crate) cost: AtomicU64,
     /// A chunk may be split after it was begun: nobody asked for its size.
     pub(crate) divisible: bool,
+    /// The results are handed out in the order of the items.
+    pub(crate) ordered: bool,
     /// Queues a chunk.
     pub(crate) submit: Box<Submit<'s>>,
     pub(crate) bell: Bell,
+    pub(crate) news: News<'s, R>,
 }
 
 type Submit<'s> = dyn Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's;
 
-impl Control<'_> {
+impl<R> Control<'_, R> {
     /// Whether what is not begun shall not begin.
     #[inline]
     fn is_over(&self) -> bool {
@@ -62,23 +66,122 @@ impl Bell {
 pub(crate) type Sent<R> = Result<R, Box<Error>>;
 
 /// The results of one chunk, for the consumer.
-pub(crate) struct Expected<'s, R> {
+///
+/// The consumer of an ordered stream has it from when the chunk is queued. That of an unordered stream is
+/// given it by the worker that begins the chunk: so it knows of each chunk that may have a result, and of
+/// all those it looks through in vain each is running.
+pub(crate) struct Expected<R> {
+    /// The index of its first item.
+    pub(crate) first: usize,
     pub(crate) reader: Reader<Sent<R>>,
     /// How many are to come.
     pub(crate) left: usize,
-    pub(crate) part: Arc<dyn Part<R> + 's>,
 }
 
-/// A chunk, whatever its closure and its items.
-pub(crate) trait Part<R>: Task {
-    /// What is to come in the place of its last results, if it was split.
-    fn take_pieces<'a>(&self) -> Vec<Expected<'a, R>>
-    where
-        Self: 'a;
+/// A chunk that was split.
+pub(crate) struct Split<'s, R> {
+    /// The index of its first item.
+    pub(crate) first: usize,
+    /// How many of its items are now in pieces.
+    pub(crate) items: usize,
+    pub(crate) pieces: Vec<Made<'s, R>>,
+}
 
-    /// Whether there are pieces to take.
-    fn is_split(&self) -> bool;
+/// A chunk, and what is to come of it if the stream is ordered.
+pub(crate) type Made<'s, R> = (Arc<dyn Part + 's>, Option<Expected<R>>);
 
+/// What a consumer that waits asks of each chunk: to hear of so many results.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) each: usize,
+    /// It has had nothing for a while.
+    pub(crate) hurry: bool,
+}
+
+/// What the workers tell the consumer besides results.
+pub(crate) struct News<'s, R> {
+    /// Whether there are any. The consumer looks each time that a lane is empty.
+    fresh: AtomicBool,
+    told: Mutex<Told<'s, R>>,
+}
+
+/// What was told since the consumer last heard.
+pub(crate) struct Told<'s, R> {
+    /// The chunks of an unordered stream that were begun.
+    pub(crate) begun: Vec<Expected<R>>,
+    /// After those they are made of, if these are among the begun.
+    pub(crate) splits: Vec<Split<'s, R>>,
+    /// What is asked of the chunks that begin from now on.
+    ask: Option<Ask>,
+    /// The consumer is gone.
+    closed: bool,
+}
+
+impl<R> Default for News<'_, R> {
+    fn default() -> Self {
+        let told = Told { begun: Vec::new(), splits: Vec::new(), ask: None, closed: false };
+        News { fresh: AtomicBool::new(false), told: Mutex::new(told) }
+    }
+}
+
+impl<'s, R> News<'s, R> {
+    /// A chunk is begun that will write into `results`.
+    fn begin(&self, expected: Expected<R>, results: &mut Writer<Sent<R>>) {
+        let mut told = lock(&self.told);
+        if told.closed {
+            return;
+        }
+        // Of this chunk and the consumer's question one comes later, and sees the other.
+        if let Some(Ask { each, hurry }) = told.ask {
+            results.expect(each, hurry);
+        }
+        told.begun.push(expected);
+        self.fresh.store(true, Ordering::Relaxed);
+    }
+
+    /// A chunk is split. Gives it back if nobody hears of it.
+    fn split(&self, split: Split<'s, R>) -> Result<(), Split<'s, R>> {
+        let mut told = lock(&self.told);
+        if told.closed {
+            return Err(split);
+        }
+        told.splits.push(split);
+        self.fresh.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn is_fresh(&self) -> bool {
+        // ORDERING: who knows of a result knows of all that came before it. The rest is heard of by those
+        // who are about to wait: they hear whatever this says.
+        self.fresh.load(Ordering::Relaxed)
+    }
+
+    /// What there is to hear; and what the consumer asks of the chunks of which it has not heard.
+    pub(crate) fn hear(&self, ask: Option<Ask>) -> Told<'s, R> {
+        self.take(ask, false)
+    }
+
+    /// The same for the last time.
+    pub(crate) fn close(&self) -> Told<'s, R> {
+        self.take(None, true)
+    }
+
+    fn take(&self, ask: Option<Ask>, closed: bool) -> Told<'s, R> {
+        let mut told = lock(&self.told);
+        self.fresh.store(false, Ordering::Relaxed);
+        std::mem::replace(&mut told, Told { begun: Vec::new(), splits: Vec::new(), ask, closed })
+    }
+
+    /// Nothing is asked any more.
+    pub(crate) fn calm(&self) {
+        lock(&self.told).ask = None;
+    }
+}
+
+/// A chunk, whatever its closure, its items and its results.
+pub(crate) trait Part: Task {
     /// Drops its items if it was not begun, and says whether that is so.
     fn abandon(&self) -> bool;
 
@@ -89,19 +192,20 @@ pub(crate) trait Part<R>: Task {
 
 /// Neighbouring items of a stream: one task.
 pub(crate) struct Chunk<'s, F, T, R> {
-    control: Arc<Control<'s>>,
+    control: Arc<Control<'s, R>>,
     /// The index of its first item.
     first: usize,
     /// Gone once it was begun or abandoned; the closure goes with the items, so that neither is held
     /// by what is left in the queue.
     work: Mutex<Option<Work<F, T, R>>>,
-    pieces: Mutex<Vec<Expected<'s, R>>>,
 }
 
 struct Work<F, T, R> {
     f: Arc<F>,
     items: Vec<T>,
     results: Writer<Sent<R>>,
+    /// For the consumer of an unordered stream, when it begins.
+    expected: Option<Expected<R>>,
 }
 
 impl<'s, F, T, R> Chunk<'s, F, T, R>
@@ -110,22 +214,26 @@ where
     T: Send + 's,
     R: Send + 's,
 {
-    /// A chunk of `items`, and what is to come of it.
+    /// A chunk of `items`, the first of which has the index given.
     pub(crate) fn make(
-        control: &Arc<Control<'s>>,
+        control: &Arc<Control<'s, R>>,
         first: usize,
         f: &Arc<F>,
         items: Vec<T>,
-    ) -> Expected<'s, R> {
+    ) -> Made<'s, R> {
         let left = items.len();
         let (results, reader) = lane(left);
+        let expected = Expected { first, reader, left };
+        let (known, expected) = match control.ordered {
+            true => (Some(expected), None),
+            false => (None, Some(expected)),
+        };
         let part = Arc::new(Chunk {
             control: Arc::clone(control),
             first,
-            work: Mutex::new(Some(Work { f: Arc::clone(f), items, results })),
-            pieces: Mutex::default(),
+            work: Mutex::new(Some(Work { f: Arc::clone(f), items, results, expected })),
         });
-        Expected { reader, left, part }
+        (part, known)
     }
 
     fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
@@ -177,16 +285,20 @@ where
 
     /// Queues the rest of a chunk that turned out to be expensive, in pieces for all workers.
     fn split(&self, f: &Arc<F>, first: usize, mut rest: Vec<T>) {
-        let size = rest.len().div_ceil(4 * self.control.terms.workers.count);
+        let items = rest.len();
+        let size = items.div_ceil(4 * self.control.terms.workers.count);
         let mut pieces = Vec::new();
         while !rest.is_empty() {
             let start = (rest.len() - 1) / size * size;
-            let items = rest.split_off(start);
-            pieces.push(Self::make(&self.control, first + start, f, items));
+            let piece = rest.split_off(start);
+            pieces.push(Self::make(&self.control, first + start, f, piece));
         }
         pieces.reverse();
-        let parts: Vec<_> = pieces.iter().map(|piece| Arc::clone(&piece.part)).collect();
-        lock(&self.pieces).extend(pieces);
+        let parts: Vec<_> = pieces.iter().map(|(part, _)| Arc::clone(part)).collect();
+        if self.control.news.split(Split { first: self.first, items, pieces }).is_err() {
+            parts.iter().for_each(|part| _ = part.abandon());
+            return;
+        }
         self.control.bell.ring();
         for part in parts {
             // Refused only by a pool that is terminated, which ends the stream.
@@ -204,7 +316,8 @@ where
     R: Send + 's,
 {
     fn run(self: Arc<Self>) {
-        let Some(Work { f, items, mut results }) = lock(&self.work).take() else { return };
+        let Some(work) = lock(&self.work).take() else { return };
+        let Work { f, items, mut results, expected } = work;
         if self.control.is_over() {
             discard(f);
             discard(items);
@@ -212,6 +325,9 @@ where
             // A consumer without a timer shall hear of a deadline that has passed.
             self.control.bell.ring();
             return;
+        }
+        if let Some(expected) = expected {
+            self.control.news.begin(expected, &mut results);
         }
         self.control.terms.workers.count_task();
         let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
@@ -231,23 +347,12 @@ where
     }
 }
 
-impl<'s, F, T, R> Part<R> for Chunk<'s, F, T, R>
+impl<'s, F, T, R> Part for Chunk<'s, F, T, R>
 where
     F: Fn(T) -> R + Send + Sync + 's,
     T: Send + 's,
     R: Send + 's,
 {
-    fn take_pieces<'a>(&self) -> Vec<Expected<'a, R>>
-    where
-        Self: 'a,
-    {
-        std::mem::take(&mut *lock(&self.pieces))
-    }
-
-    fn is_split(&self) -> bool {
-        !lock(&self.pieces).is_empty()
-    }
-
     fn abandon(&self) -> bool {
         let work = lock(&self.work).take();
         let found = work.is_some();

@@ -671,7 +671,7 @@ fn a_refused_chunk_loses_no_accepted_results() {
     watchdog(60, || {
         for kind in ALL {
             for ((ordered, chunk), accepted) in
-                [(true, None), (false, None), (true, Some(2)), (false, Some(2))]
+                [(true, Some(1)), (false, Some(1)), (true, Some(2)), (false, Some(2))]
                     .into_iter()
                     .flat_map(|sizes| [0, 2, 4].map(|accepted| (sizes, accepted)))
             {
@@ -1006,6 +1006,78 @@ fn a_slow_input_holds_no_result_back() {
     });
 }
 
+/// The same of an input that was fast so far: nobody knows beforehand that it will block.
+#[test]
+fn a_fast_input_is_not_asked_while_there_are_results() {
+    watchdog(60, || {
+        for kind in THREADS {
+            for (ordered, window) in [(true, 4), (false, 4), (true, 20), (false, 20)] {
+                let pool = kind.pool();
+                let (input, seen) = counting(0..1000);
+                let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
+                let (mut opener, held) = hold(&pool, kind.workers());
+                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_eq!(seen.pulled(), window);
+                opener.open();
+                held.into_iter().for_each(|held| held.get().unwrap());
+                // When all workers are held again, all that was queued before is done.
+                let (opener, _held) = hold(&pool, kind.workers());
+                let mut values: Vec<_> =
+                    (0..window).map(|_| stream.next().unwrap().unwrap()).collect();
+                values.sort_unstable();
+                assert!(values.into_iter().eq(0..window));
+                assert_eq!(seen.pulled(), window, "{kind:?}, ordered {ordered}");
+                drop(opener);
+                assert_eq!(stream.map(Result::unwrap).count(), 1000 - window);
+            }
+        }
+    });
+}
+
+/// Whatever older chunks were split into, a result is seen.
+#[test]
+#[cfg_attr(miri, ignore = "a window takes twenty thousand items to get wide")]
+fn no_result_of_an_unordered_stream_is_out_of_sight() {
+    const FAST: usize = 20_000;
+
+    watchdog(60, || {
+        let pool = Pool::new(2).unwrap();
+        // An item that is not fast says which it is, and waits for an answer.
+        let (arrive, arrived) = unbounded();
+        let f = move |i: usize| {
+            let (answer, answered) = unbounded::<()>();
+            if i >= FAST && arrive.send((i, answer)).is_ok() {
+                let _ = answered.recv();
+            }
+            i
+        };
+        // Chunks of 20 items at the most: four for each worker.
+        let mut stream = pool.buffersize(160).imap_unordered(f, 0..30_000);
+        assert!((0..FAST).all(|_| stream.next().unwrap().unwrap() < FAST));
+        let mut nap = || {
+            let soon = Duration::from_millis(5);
+            assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+        };
+        // A consumer that has waited in vain has a chunk split when its worker is through with an item.
+        nap();
+        nap();
+        let mut first = [(); 2].map(|()| arrived.recv_timeout(LONG).unwrap());
+        first.sort_by_key(|(i, _)| *i);
+        let [(older, answer), (younger, younger_answer)] = first;
+        drop(answer);
+        let second = arrived.recv_timeout(LONG).unwrap();
+        assert_eq!(stream.next_timeout(LONG).unwrap().unwrap(), older);
+        // The consumer finds the pieces.
+        let soon = Duration::from_millis(5);
+        assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+        drop(younger_answer);
+        let third = arrived.recv_timeout(LONG).unwrap();
+        assert_eq!(stream.next_timeout(LONG / 4).unwrap().unwrap(), younger);
+        drop((arrived, second, third));
+        assert_eq!(stream.map(Result::unwrap).count(), 10_000 - 2);
+    });
+}
+
 /// The time is looked at after each item that a slow input has given.
 #[test]
 fn a_next_with_a_timeout_does_not_wait_for_the_whole_window() {
@@ -1180,6 +1252,10 @@ fn what_is_done_and_not_handed_out_is_dropped_with_the_stream() {
                 makes.make(i)
             };
             let mut stream = stream(pool.buffersize(20).chunksize(1), ordered, f, 0..);
+            // Nothing is done, so all that the window holds is pulled.
+            let (held, _task) = hold(&pool, 1);
+            assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+            drop(held);
             stream.next().unwrap().unwrap();
             opener.wait_for(1);
             assert!(drops.made() >= 10);
