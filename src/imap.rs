@@ -425,8 +425,8 @@ where
         }
     }
 
-    /// Hears which chunks were begun and which were split; true if any was split. The others are asked
-    /// `ask`.
+    /// Hears which chunks were begun and which were split; true if any was split. Those that begin from now
+    /// on are asked `ask`.
     fn hear(&mut self, ask: Option<Ask>) -> bool {
         let told = self.control.news.hear(ask);
         self.expected.extend(told.begun);
@@ -445,13 +445,13 @@ where
             } else {
                 place += 1;
             }
-            for (part, expected) in split.pieces {
+            for part in split.parts {
                 self.parts.insert(pieces, part);
                 pieces += 1;
-                if let Some(expected) = expected {
-                    self.expected.insert(place, expected);
-                    place += 1;
-                }
+            }
+            for expected in split.expected {
+                self.expected.insert(place, expected);
+                place += 1;
             }
         }
         split
@@ -552,7 +552,7 @@ impl<I: Iterator, R> Imap<'_, I, R> {
         self.expected.clear();
         // Pieces that are not yet among the parts.
         let splits = self.control.news.close().splits;
-        for (part, _) in splits.into_iter().flat_map(|split| split.pieces) {
+        for part in splits.into_iter().flat_map(|split| split.parts) {
             part.abandon();
         }
         for part in self.parts.drain(..) {

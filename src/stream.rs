@@ -61,6 +61,10 @@ impl Bell {
     }
 }
 
+/// How many results a lane has room for at the most. A chunk of a size that was set may have any number of
+/// items, and no room is made before it is needed.
+const LANE: usize = if cfg!(loom) { 2 } else { 1 << 16 };
+
 /// A result on its way. The error is rare, and boxed because a stream of tiny items costs what the bytes
 /// cost that go from core to core.
 pub(crate) type Sent<R> = Result<R, Box<Error>>;
@@ -78,13 +82,17 @@ pub(crate) struct Expected<R> {
     pub(crate) left: usize,
 }
 
-/// A chunk that was split.
+/// Results that do not come from where they were expected: their chunk was split, or they go on in another
+/// lane.
 pub(crate) struct Split<'s, R> {
-    /// The index of its first item.
+    /// The index of the first item of those that were expected together.
     pub(crate) first: usize,
-    /// How many of its items are now in pieces.
+    /// How many of them it is about, the last.
     pub(crate) items: usize,
-    pub(crate) pieces: Vec<Made<'s, R>>,
+    /// The chunks that they are in now.
+    pub(crate) parts: Vec<Arc<dyn Part + 's>>,
+    /// Where they are to be expected, as far as that is not told when a chunk begins.
+    pub(crate) expected: Vec<Expected<R>>,
 }
 
 /// A chunk, and what is to come of it if the stream is ordered.
@@ -139,7 +147,7 @@ impl<'s, R> News<'s, R> {
         self.fresh.store(true, Ordering::Relaxed);
     }
 
-    /// A chunk is split. Gives it back if nobody hears of it.
+    /// Results come from elsewhere. Gives it back if nobody hears of it.
     fn split(&self, split: Split<'s, R>) -> Result<(), Split<'s, R>> {
         let mut told = lock(&self.told);
         if told.closed {
@@ -222,7 +230,7 @@ where
         items: Vec<T>,
     ) -> Made<'s, R> {
         let left = items.len();
-        let (results, reader) = lane(left);
+        let (results, reader) = lane(left.min(LANE));
         let expected = Expected { first, reader, left };
         let (known, expected) = match control.ordered {
             true => (Some(expected), None),
@@ -244,7 +252,8 @@ where
         }
         let begun = Instant::now();
         let mut items = items.into_iter();
-        let (mut done, mut until_look) = (0, look);
+        // `lane`: how many were done when the lane was new.
+        let (mut done, mut until_look, mut lane) = (0, look, 0);
         while let Some(item) = items.next() {
             let result = catch(|| f(item)).map_err(|payload| {
                 Box::new(Error::Panicked(Panic::new(payload, Some(self.first + done))))
@@ -270,7 +279,12 @@ where
                 late |= begun.elapsed() > LATE;
             }
             if late && self.control.divisible && items.len() > 0 {
-                self.split(f, self.first + done, items.by_ref().collect());
+                let rest = items.by_ref().collect();
+                self.split(f, self.first + lane, self.first + done, rest);
+            }
+            if results.is_full() && items.len() > 0 {
+                *results = self.go_on(self.first + lane, self.first + done, items.len());
+                lane = done;
             }
         }
         if let Some(mut observer) = observer {
@@ -283,19 +297,36 @@ where
         self.control.cost.store((cost as u64).max(1), Ordering::Relaxed);
     }
 
+    /// Where the results of `items` items go, the first of which is `first`, that were expected together with
+    /// item `with`: there is no room there.
+    fn go_on(&self, with: usize, first: usize, items: usize) -> Writer<Sent<R>> {
+        let (results, reader) = lane(items.min(LANE));
+        let expected = vec![Expected { first, reader, left: items }];
+        let split = Split { first: with, items, parts: Vec::new(), expected };
+        // Else the consumer is gone.
+        if self.control.news.split(split).is_ok() {
+            self.control.bell.ring();
+        }
+        results
+    }
+
     /// Queues the rest of a chunk that turned out to be expensive, in pieces for all workers.
-    fn split(&self, f: &Arc<F>, first: usize, mut rest: Vec<T>) {
+    /// They were expected together with item `with`.
+    fn split(&self, f: &Arc<F>, with: usize, first: usize, mut rest: Vec<T>) {
         let items = rest.len();
         let size = items.div_ceil(4 * self.control.terms.workers.count);
-        let mut pieces = Vec::new();
+        let (mut parts, mut expected) = (Vec::new(), Vec::new());
         while !rest.is_empty() {
             let start = (rest.len() - 1) / size * size;
             let piece = rest.split_off(start);
-            pieces.push(Self::make(&self.control, first + start, f, piece));
+            let (part, known) = Self::make(&self.control, first + start, f, piece);
+            parts.push(part);
+            expected.extend(known);
         }
-        pieces.reverse();
-        let parts: Vec<_> = pieces.iter().map(|(part, _)| Arc::clone(part)).collect();
-        if self.control.news.split(Split { first: self.first, items, pieces }).is_err() {
+        parts.reverse();
+        expected.reverse();
+        let split = Split { first: with, items, parts: parts.clone(), expected };
+        if self.control.news.split(split).is_err() {
             parts.iter().for_each(|part| _ = part.abandon());
             return;
         }

@@ -1530,6 +1530,43 @@ fn a_chunk_size_or_a_window_without_end() {
     });
 }
 
+/// The results of a chunk have room in pieces, of some ten thousand each.
+#[test]
+fn a_chunk_of_very_many_items() {
+    const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
+
+    watchdog(60, || {
+        for (kind, pool) in
+            [Kind::Lasting(1), Kind::Lasting(3), Kind::Serial].map(|kind| (kind, kind.pool()))
+        {
+            for (ordered, window) in
+                [(true, None), (false, None), (true, Some(MANY)), (false, Some(MANY))]
+            {
+                let f = |i: usize| match i % 50_000 {
+                    49_999 => panic_any(ON_PURPOSE),
+                    _ => i,
+                };
+                let stream =
+                    stream(options(&pool, Some(MANY / 2 + 1), window), ordered, f, 0..MANY);
+                let mut seen: Vec<_> =
+                    stream.map(|result| plain(result).unwrap_or_else(Option::unwrap)).collect();
+                if !ordered {
+                    seen.sort_unstable();
+                }
+                assert!(seen.into_iter().eq(0..MANY), "{kind:?}, ordered {ordered}, {window:?}");
+            }
+            // Most of it is not begun, or not taken.
+            let drops = Drops::default();
+            let makes = drops.clone();
+            let f = move |i: usize| makes.make(i);
+            let mut half = pool.chunksize(MANY).imap_unordered(f, 0..MANY);
+            assert!(half.by_ref().take(MANY / 2).all(|result| result.is_ok()));
+            drop(half);
+            assert!(eventually(|| drops.alive() == 0));
+        }
+    });
+}
+
 /// Expensive neighbours among cheap items: the chunk that they are in is shared out again.
 #[test]
 fn expensive_neighbours_are_shared_out() {

@@ -89,6 +89,12 @@ impl<T> Writer<T> {
                 .is_ok()
     }
 
+    /// Whether there is no room for another.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.written == self.lane.places.len()
+    }
+
     /// Does what the reader's [`ask`](Reader::ask) does, in its place: before the reader has the lane.
     pub(crate) fn expect(&mut self, count: usize, hurry: bool) {
         let head = &self.lane.head;
@@ -313,7 +319,9 @@ mod tests {
         let (mut writer, mut reader) = lane(3);
         writer.expect(2, true);
         assert!(writer.is_hurried());
-        assert_eq!([writer.push(0), writer.push(1), writer.push(2)], [false, true, false]);
+        assert_eq!([writer.push(0), writer.push(1)], [false, true]);
+        assert!(!writer.is_full());
+        assert!(!writer.push(2) && writer.is_full());
         reader.calm();
         assert!(!writer.is_hurried());
         assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2]);
