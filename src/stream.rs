@@ -267,8 +267,15 @@ where
                     observer.reach(self.first + done, Instant::now());
                 }
             }
+            // Told before the lane is full: the consumer of its last result knows where the next one comes.
+            let go_on = results.room() == 1 && items.len() > 0;
+            let more = go_on.then(|| self.go_on(self.first + lane, self.first + done, items.len()));
             if results.push(result) {
                 self.control.bell.ring();
+            }
+            if let Some(more) = more {
+                *results = more;
+                lane = done;
             }
             if self.control.is_over() {
                 break;
@@ -281,10 +288,6 @@ where
             if late && self.control.divisible && items.len() > 0 {
                 let rest = items.by_ref().collect();
                 self.split(f, self.first + lane, self.first + done, rest);
-            }
-            if results.is_full() && items.len() > 0 {
-                *results = self.go_on(self.first + lane, self.first + done, items.len());
-                lane = done;
             }
         }
         if let Some(mut observer) = observer {
@@ -303,10 +306,8 @@ where
         let (results, reader) = lane(items.min(LANE));
         let expected = vec![Expected { first, reader, left: items }];
         let split = Split { first: with, items, parts: Vec::new(), expected };
-        // Else the consumer is gone.
-        if self.control.news.split(split).is_ok() {
-            self.control.bell.ring();
-        }
+        // If the consumer is gone, nobody hears of it.
+        let _ = self.control.news.split(split);
         results
     }
 

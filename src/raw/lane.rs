@@ -89,10 +89,10 @@ impl<T> Writer<T> {
                 .is_ok()
     }
 
-    /// Whether there is no room for another.
+    /// How many more there is room for.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
-        self.written == self.lane.places.len()
+    pub(crate) fn room(&self) -> usize {
+        self.lane.places.len() - self.written
     }
 
     /// Does what the reader's [`ask`](Reader::ask) does, in its place: before the reader has the lane.
@@ -320,8 +320,9 @@ mod tests {
         writer.expect(2, true);
         assert!(writer.is_hurried());
         assert_eq!([writer.push(0), writer.push(1)], [false, true]);
-        assert!(!writer.is_full());
-        assert!(!writer.push(2) && writer.is_full());
+        assert_eq!(writer.room(), 1);
+        assert!(!writer.push(2));
+        assert_eq!(writer.room(), 0);
         reader.calm();
         assert!(!writer.is_hurried());
         assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2]);
