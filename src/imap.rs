@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::CachePadded;
+
 use crate::chunk::{Flow, PROMPT, each};
 use crate::error::Error;
 use crate::insights::Record;
@@ -55,7 +57,7 @@ pub struct Imap<'s, I: Iterator, R> {
     flow: Flow,
     /// The results that are to come, by chunk: of an ordered stream all of them, in the order of the items;
     /// else those of the chunks that were begun, in that order.
-    expected: VecDeque<Expected<R>>,
+    expected: VecDeque<Expected<'s, R>>,
     /// Which of them is looked at first: the front one if the stream is ordered.
     at: usize,
     /// The chunks that may not have been begun, in the order of their items.
@@ -126,12 +128,12 @@ where
         let &Order { workers, chunksize, .. } = order;
         let control = Arc::new(Control {
             terms: Arc::new(Terms::new(order)),
-            cost: AtomicU64::new(0),
+            cost: CachePadded::new(AtomicU64::new(0)),
             divisible: chunksize.is_none() && workers.life.is_none(),
             ordered,
             submit: Box::new(submit),
             bell: Bell::default(),
-            news: News::default(),
+            news: CachePadded::new(News::default()),
         });
         if let Some(watch) = &order.watch {
             let len = match catch(|| input.size_hint()) {
@@ -428,11 +430,10 @@ where
     /// Hears which chunks were begun and which were split; true if any was split. Those that begin from now
     /// on are asked `ask`.
     fn hear(&mut self, ask: Option<Ask>) -> bool {
-        let told = self.control.news.hear(ask);
-        self.expected.extend(told.begun);
-        let split = !told.splits.is_empty();
+        let splits = self.control.news.hear(&mut self.expected, ask);
+        let split = !splits.is_empty();
         let mut pieces = 0;
-        for split in told.splits {
+        for split in splits {
             // It is there: what its pieces hold was to come from it until now.
             let place = match self.control.ordered {
                 true => self.expected.binary_search_by_key(&split.first, |chunk| chunk.first).ok(),

@@ -1,8 +1,11 @@
 //! The workers' side of a stream: chunks of its items.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Waker;
+
+use crossbeam_utils::CachePadded;
 
 use crate::chunk::LATE;
 use crate::error::Error;
@@ -19,7 +22,10 @@ use crate::worker::{self, Cancellable};
 pub(crate) struct Control<'s, R> {
     pub(crate) terms: Arc<Terms>,
     /// How long the last items took, in nanoseconds each; 0 while nothing is known.
-    pub(crate) cost: AtomicU64,
+    ///
+    /// On a line of its own, as `news` is: workers write these for each chunk, and all threads read what lies
+    /// around them.
+    pub(crate) cost: CachePadded<AtomicU64>,
     /// A chunk may be split after it was begun: nobody asked for its size.
     pub(crate) divisible: bool,
     /// The results are handed out in the order of the items.
@@ -27,7 +33,7 @@ pub(crate) struct Control<'s, R> {
     /// Queues a chunk.
     pub(crate) submit: Box<Submit<'s>>,
     pub(crate) bell: Bell,
-    pub(crate) news: News<'s, R>,
+    pub(crate) news: CachePadded<News<'s, R>>,
 }
 
 type Submit<'s> = dyn Fn(Arc<dyn Task + 's>) -> Result<(), Error> + Send + Sync + 's;
@@ -74,12 +80,15 @@ pub(crate) type Sent<R> = Result<R, Box<Error>>;
 /// The consumer of an ordered stream has it from when the chunk is queued. That of an unordered stream is
 /// given it by the worker that begins the chunk: so it knows of each chunk that may have a result, and of
 /// all those it looks through in vain each is running.
-pub(crate) struct Expected<R> {
+pub(crate) struct Expected<'s, R> {
     /// The index of its first item.
     pub(crate) first: usize,
     pub(crate) reader: Reader<Sent<R>>,
     /// How many are to come.
     pub(crate) left: usize,
+    /// The chunk they come from, which the consumer's thread has allocated: it is to free it too. Allocators
+    /// take a lock where a worker does.
+    pub(crate) _part: Option<Arc<dyn Part + 's>>,
 }
 
 /// Results that do not come from where they were expected: their chunk was split, or they go on in another
@@ -92,11 +101,11 @@ pub(crate) struct Split<'s, R> {
     /// The chunks that they are in now.
     pub(crate) parts: Vec<Arc<dyn Part + 's>>,
     /// Where they are to be expected, as far as that is not told when a chunk begins.
-    pub(crate) expected: Vec<Expected<R>>,
+    pub(crate) expected: Vec<Expected<'s, R>>,
 }
 
 /// A chunk, and what is to come of it if the stream is ordered.
-pub(crate) type Made<'s, R> = (Arc<dyn Part + 's>, Option<Expected<R>>);
+pub(crate) type Made<'s, R> = (Arc<dyn Part + 's>, Option<Expected<'s, R>>);
 
 /// What a consumer that waits asks of each chunk: to hear of so many results.
 #[derive(Clone, Copy)]
@@ -116,7 +125,7 @@ pub(crate) struct News<'s, R> {
 /// What was told since the consumer last heard.
 pub(crate) struct Told<'s, R> {
     /// The chunks of an unordered stream that were begun.
-    pub(crate) begun: Vec<Expected<R>>,
+    pub(crate) begun: Vec<Expected<'s, R>>,
     /// After those they are made of, if these are among the begun.
     pub(crate) splits: Vec<Split<'s, R>>,
     /// What is asked of the chunks that begin from now on.
@@ -125,16 +134,21 @@ pub(crate) struct Told<'s, R> {
     closed: bool,
 }
 
+impl<R> Default for Told<'_, R> {
+    fn default() -> Self {
+        Told { begun: Vec::new(), splits: Vec::new(), ask: None, closed: false }
+    }
+}
+
 impl<R> Default for News<'_, R> {
     fn default() -> Self {
-        let told = Told { begun: Vec::new(), splits: Vec::new(), ask: None, closed: false };
-        News { fresh: AtomicBool::new(false), told: Mutex::new(told) }
+        News { fresh: AtomicBool::new(false), told: Mutex::new(Told::default()) }
     }
 }
 
 impl<'s, R> News<'s, R> {
     /// A chunk is begun that will write into `results`.
-    fn begin(&self, expected: Expected<R>, results: &mut Writer<Sent<R>>) {
+    fn begin(&self, expected: Expected<'s, R>, results: &mut Writer<Sent<R>>) {
         let mut told = lock(&self.told);
         if told.closed {
             return;
@@ -166,20 +180,24 @@ impl<'s, R> News<'s, R> {
         self.fresh.load(Ordering::Relaxed)
     }
 
-    /// What there is to hear; and what the consumer asks of the chunks of which it has not heard.
-    pub(crate) fn hear(&self, ask: Option<Ask>) -> Told<'s, R> {
-        self.take(ask, false)
-    }
-
-    /// The same for the last time.
-    pub(crate) fn close(&self) -> Told<'s, R> {
-        self.take(None, true)
-    }
-
-    fn take(&self, ask: Option<Ask>, closed: bool) -> Told<'s, R> {
+    /// Adds the chunks that were begun to `begun`, and returns what was split. `ask` is what the consumer asks
+    /// of the chunks of which it has not heard.
+    pub(crate) fn hear(
+        &self,
+        begun: &mut VecDeque<Expected<'s, R>>,
+        ask: Option<Ask>,
+    ) -> Vec<Split<'s, R>> {
         let mut told = lock(&self.told);
         self.fresh.store(false, Ordering::Relaxed);
-        std::mem::replace(&mut told, Told { begun: Vec::new(), splits: Vec::new(), ask, closed })
+        told.ask = ask;
+        begun.extend(told.begun.drain(..));
+        std::mem::take(&mut told.splits)
+    }
+
+    /// There is nobody to tell any more.
+    pub(crate) fn close(&self) -> Told<'s, R> {
+        let mut told = lock(&self.told);
+        std::mem::replace(&mut told, Told { closed: true, ..Told::default() })
     }
 
     /// Nothing is asked any more.
@@ -213,7 +231,7 @@ struct Work<F, T, R> {
     items: Vec<T>,
     results: Writer<Sent<R>>,
     /// For the consumer of an unordered stream, when it begins.
-    expected: Option<Expected<R>>,
+    reader: Option<Reader<Sent<R>>>,
 }
 
 impl<'s, F, T, R> Chunk<'s, F, T, R>
@@ -231,17 +249,18 @@ where
     ) -> Made<'s, R> {
         let left = items.len();
         let (results, reader) = lane(left.min(LANE));
-        let expected = Expected { first, reader, left };
-        let (known, expected) = match control.ordered {
-            true => (Some(expected), None),
-            false => (None, Some(expected)),
+        let (reader, known) = match control.ordered {
+            true => (None, Some(reader)),
+            false => (Some(reader), None),
         };
-        let part = Arc::new(Chunk {
+        let part: Arc<dyn Part + 's> = Arc::new(Chunk {
             control: Arc::clone(control),
             first,
-            work: Mutex::new(Some(Work { f: Arc::clone(f), items, results, expected })),
+            work: Mutex::new(Some(Work { f: Arc::clone(f), items, results, reader })),
         });
-        (part, known)
+        let _part = Some(Arc::clone(&part));
+        let expected = known.map(|reader| Expected { first, reader, left, _part });
+        (part, expected)
     }
 
     fn run_items(&self, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
@@ -304,7 +323,7 @@ where
     /// item `with`: there is no room there.
     fn go_on(&self, with: usize, first: usize, items: usize) -> Writer<Sent<R>> {
         let (results, reader) = lane(items.min(LANE));
-        let expected = vec![Expected { first, reader, left: items }];
+        let expected = vec![Expected { first, reader, left: items, _part: None }];
         let split = Split { first: with, items, parts: Vec::new(), expected };
         // If the consumer is gone, nobody hears of it.
         let _ = self.control.news.split(split);
@@ -349,7 +368,7 @@ where
 {
     fn run(self: Arc<Self>) {
         let Some(work) = lock(&self.work).take() else { return };
-        let Work { f, items, mut results, expected } = work;
+        let Work { f, items, mut results, reader } = work;
         if self.control.is_over() {
             discard(f);
             discard(items);
@@ -358,7 +377,9 @@ where
             self.control.bell.ring();
             return;
         }
-        if let Some(expected) = expected {
+        if let Some(reader) = reader {
+            let part = Some(Arc::clone(&self) as Arc<dyn Part + 's>);
+            let expected = Expected { first: self.first, reader, left: items.len(), _part: part };
             self.control.news.begin(expected, &mut results);
         }
         self.control.terms.workers.count_task();
