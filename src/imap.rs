@@ -26,9 +26,10 @@ use crate::worker;
 /// Each item of the input gives one `Result`; an error is one item's, and iteration goes on. The input
 /// is pulled here, on the thread that calls `next`, and never further than the window: of `b` items
 /// ([`buffersize`](crate::Pool::buffersize)), item `k + b` is not pulled before result `k` was handed
-/// out. Nothing is pulled before the first `next`.
+/// out. Nothing is pulled before the first `next`, and a result that is there is handed out before more is
+/// pulled, unless the input has given hundreds of items in a row without a pause.
 ///
-/// The stream ends with `None`, for ever. Before that, if it could not go on, comes one error that says
+/// The stream ends with `None`, and stays ended. Before that, if it could not go on, comes one error that says
 /// why: [`Terminated`](Error::Terminated), [`NotRunning`](Error::NotRunning) if the pool was closed
 /// before all was pulled, [`Panicked`](Error::Panicked) if the input did, with the index of the item it
 /// was to make, [`Timeout`](Error::Timeout) of the call's own deadline.
@@ -417,7 +418,7 @@ where
         }
     }
 
-    /// Nobody need hurry: something has come.
+    /// The workers need not hurry any more: something has come.
     fn calm(&mut self) {
         if std::mem::take(&mut self.starved) {
             let in_sight = self.in_sight();
@@ -476,7 +477,7 @@ where
         let cost = self.control.cost.load(Ordering::Relaxed);
         let hurry = self.starved;
         let ask = if hurry { 1 } else { self.flow.ask(cost, self.in_flight) };
-        // Whoever asks for more than the next result looks for that after a while by himself.
+        // A consumer that asks for more than the next result looks for that one after a while.
         let prompt = if ask > 1 { wait::deadline(PROMPT) } else { None };
         let end = [deadline, prompt, terms.deadline].into_iter().flatten().min();
         let woken = terms.workers.wait(end, |waker| {
