@@ -161,10 +161,11 @@ impl Flow {
         if self.set_window.is_none() {
             let few = EACH * self.workers;
             let wanted = fit(AHEAD).saturating_mul(self.workers);
-            self.window = wanted.min(2 * self.window).clamp(few, MOST * self.workers);
+            let step = self.window.saturating_mul(2);
+            self.window = wanted.min(step).clamp(few, MOST * self.workers);
         }
         let chunk = CHUNK.max(SHARE.saturating_mul(self.workers as u32));
-        self.settle(fit(chunk).min(2 * self.chunk));
+        self.settle(fit(chunk).min(self.chunk.saturating_mul(2)));
     }
 
     /// Fits the chunk and the window to one another.
@@ -180,8 +181,16 @@ impl Flow {
         };
     }
 
-    pub(crate) fn window(&self) -> usize {
+    #[cfg(test)]
+    fn window(&self) -> usize {
         self.window
+    }
+
+    /// Whether another chunk fits the window while so many items are `in_flight`, which may be more than
+    /// a window holds that has shrunk.
+    #[inline]
+    pub(crate) fn fits(&self, in_flight: usize) -> bool {
+        self.window.checked_sub(in_flight).is_some_and(|room| room >= self.chunk)
     }
 
     pub(crate) fn chunk(&self) -> usize {
@@ -201,6 +210,13 @@ impl Flow {
         let wanted = (PROMPT.as_nanos() as u64 / nanos) as usize;
         wanted.saturating_mul(self.workers).clamp(1, (in_flight / 2).max(1))
     }
+}
+
+/// The time of each of `count` items that took `time`; all of it if there was none.
+pub(crate) fn each(time: Duration, count: usize) -> Duration {
+    // No `Duration / u32`: there may be more items than a `u32` counts.
+    let nanos = time.as_nanos() / count.max(1) as u128;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -255,6 +271,32 @@ mod tests {
         assert_eq!(Flow::new(2, Some(10), Some(usize::MAX)).chunk(), 10);
     }
 
+    #[test]
+    fn a_size_without_end_fits_a_window_without_end() {
+        const ALL: usize = usize::MAX;
+        for (window, chunk) in [(Some(ALL), Some(ALL)), (None, Some(ALL)), (Some(ALL), None)] {
+            let mut flow = Flow::new(3, window, chunk);
+            for nanos in [1, 1, 1_000_000_000] {
+                flow.learn(nanos);
+                assert_eq!(flow.window(), ALL);
+                assert!(flow.fits(0));
+                assert_eq!(flow.fits(1), chunk.is_none());
+                assert!(!flow.fits(ALL));
+            }
+        }
+    }
+
+    #[test]
+    fn more_items_than_a_u32_counts_have_a_time_each() {
+        let second = Duration::from_secs(1);
+        for (count, nanos) in [(0, 1_000_000_000), (1, 1_000_000_000), (1000, 1_000_000)] {
+            assert_eq!(each(second, count), Duration::from_nanos(nanos));
+        }
+        assert_eq!(each(100 * second, 1 << 32), Duration::from_nanos(23));
+        assert_eq!(each(second, usize::MAX), Duration::ZERO);
+        assert_eq!(each(Duration::MAX, 1), Duration::from_nanos(u64::MAX));
+    }
+
     proptest! {
         #[test]
         fn a_chunk_always_fits_the_window(
@@ -265,6 +307,8 @@ mod tests {
             for nanos in costs {
                 flow.learn(nanos);
                 prop_assert!(1 <= flow.chunk() && flow.chunk() <= flow.window());
+                let room = flow.window() - flow.chunk();
+                prop_assert!(flow.fits(0) && flow.fits(room) && !flow.fits(room + 1));
                 prop_assert!(window.is_none_or(|set| flow.window() == set));
                 let ask = flow.ask(nanos, flow.window());
                 prop_assert!(1 <= ask && ask <= flow.window());

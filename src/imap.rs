@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::chunk::{Flow, PROMPT};
+use crossbeam_utils::CachePadded;
+
+use crate::chunk::{Flow, PROMPT, each};
 use crate::error::Error;
 use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, Ticket};
-use crate::stream::{Bell, Chunk, Control, Expected, Part};
+use crate::stream::{Ask, Bell, Chunk, Control, Expected, Made, News, Part};
 use crate::sync::Instant;
 use crate::terms::{Order, Terms};
 use crate::wait;
@@ -24,9 +26,10 @@ use crate::worker;
 /// Each item of the input gives one `Result`; an error is one item's, and iteration goes on. The input
 /// is pulled here, on the thread that calls `next`, and never further than the window: of `b` items
 /// ([`buffersize`](crate::Pool::buffersize)), item `k + b` is not pulled before result `k` was handed
-/// out. Nothing is pulled before the first `next`.
+/// out. Nothing is pulled before the first `next`, and a result that is there is handed out before more is
+/// pulled, unless the input has given hundreds of items in a row without a pause.
 ///
-/// The stream ends with `None`, for ever. Before that, if it could not go on, comes one error that says
+/// The stream ends with `None`, and stays ended. Before that, if it could not go on, comes one error that says
 /// why: [`Terminated`](Error::Terminated), [`NotRunning`](Error::NotRunning) if the pool was closed
 /// before all was pulled, [`Panicked`](Error::Panicked) if the input did, with the index of the item it
 /// was to make, [`Timeout`](Error::Timeout) of the call's own deadline.
@@ -47,38 +50,58 @@ use crate::worker;
 /// ```
 #[must_use = "a stream does nothing until `next`"]
 pub struct Imap<'s, I: Iterator, R> {
-    control: Arc<Control<'s>>,
+    control: Arc<Control<'s, R>>,
     /// `None` once it has ended.
     input: Option<I>,
     /// Makes a chunk of items, the first of which has the index given.
     make: Box<Make<'s, I::Item, R>>,
     flow: Flow,
-    /// The results that are to come, by chunk, in the order of the items.
+    /// The results that are to come, by chunk: of an ordered stream all of them, in the order of the items;
+    /// else those of the chunks that were begun, in that order.
     expected: VecDeque<Expected<'s, R>>,
     /// Which of them is looked at first: the front one if the stream is ordered.
     at: usize,
-    ordered: bool,
     /// The chunks that may not have been begun, in the order of their items.
-    parts: VecDeque<Arc<dyn Part<R> + 's>>,
+    parts: VecDeque<Arc<dyn Part + 's>>,
     /// How many items were pulled.
     pulled: usize,
     /// How many of these were not handed out.
     in_flight: usize,
     /// How long the last pull took.
     last_pull: Duration,
+    /// How many items the input has given since it last took its time.
+    in_a_row: usize,
+    /// How many it takes until it is trusted not to.
+    trusted: usize,
     /// Nothing has come since the last wait.
     starved: bool,
     /// What is said after the last result, once.
     end: Option<Error>,
 }
 
-type Make<'s, T, R> = dyn Fn(usize, Vec<T>) -> Expected<'s, R> + Send + 's;
+type Make<'s, T, R> = dyn Fn(usize, Vec<T>) -> Made<'s, R> + Send + 's;
 
-/// An input slower than this is not pulled while there is a result to hand out.
+/// What is to be done where there is no result.
+enum Step {
+    /// There is room in the window.
+    Pull,
+    /// There is none.
+    Wait,
+    /// Nothing is in flight, and nothing will be.
+    End,
+}
+
+/// Before an input slower than this is pulled, a result is waited for, for a part of that time.
 const SLOW: Duration = Duration::from_millis(1);
+
+/// After so many items in a row an input is trusted not to block.
+const TRUSTED: usize = 256;
 
 /// A portion is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
+
+/// For how many items of a portion room is made beforehand, at the most.
+const RESERVE: usize = 4096;
 
 /// What a stream was asked for besides.
 pub(crate) struct Settings {
@@ -106,10 +129,12 @@ where
         let &Order { workers, chunksize, .. } = order;
         let control = Arc::new(Control {
             terms: Arc::new(Terms::new(order)),
-            cost: AtomicU64::new(0),
+            cost: CachePadded::new(AtomicU64::new(0)),
             divisible: chunksize.is_none() && workers.max_tasks.is_none(),
+            ordered,
             submit: Box::new(submit),
             bell: Bell::default(),
+            news: CachePadded::new(News::default()),
         });
         if let Some(watch) = &order.watch {
             let len = match catch(|| input.size_hint()) {
@@ -140,11 +165,12 @@ where
             flow,
             expected: VecDeque::new(),
             at: 0,
-            ordered,
             parts: VecDeque::new(),
             pulled: 0,
             in_flight: 0,
             last_pull: Duration::ZERO,
+            in_a_row: 0,
+            trusted: TRUSTED,
             starved: false,
             end: None,
         }
@@ -182,38 +208,62 @@ where
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
-        // Keeps the window full while there are results to hand out, but never at the price of holding
-        // one back for long.
-        let mut spent = Duration::ZERO;
-        while self.has_room() && self.last_pull < SLOW && spent < SLOW {
-            spent += self.pull();
-        }
         // Each call gets on, also one that has no time.
         let mut pulled = false;
+        self.top_up();
         loop {
             if let Some(result) = self.take() {
                 return Some(result);
             }
-            if self.adopt_pieces() {
-                continue;
-            }
-            if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
-                self.close(error);
-            }
+            let step = self.step();
             let slow = self.in_flight > 0 && self.last_pull >= SLOW;
             let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if self.has_room() && !(slow && pulled && late()) {
-                // A slow input may be slower than the closure; then there is a result in a moment.
-                if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
-                    self.pull();
-                    pulled = true;
+            match step {
+                Step::End => return self.end.take().map(Err),
+                Step::Pull if !(slow && pulled && late()) => {
+                    // A slow input may be slower than the closure; then there is a result in a moment.
+                    if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
+                        self.refill(PORTION);
+                        pulled = true;
+                    }
                 }
-            } else if self.in_flight == 0 {
-                self.conclude();
-                return self.end.take().map(Err);
-            } else if !self.wait(deadline) {
-                return Some(Err(Error::Timeout));
+                Step::Pull | Step::Wait => {
+                    if !self.wait(deadline) {
+                        // Less may be there than was asked for.
+                        return Some(self.take().unwrap_or(Err(Error::Timeout)));
+                    }
+                }
             }
+        }
+    }
+
+    /// Fills the window while there may be results to hand out, if that is safe.
+    ///
+    /// A result that is there is handed out before the input is asked for more: the input may block, for as
+    /// long as it likes. That has its price where the consumer is slower than the workers: these have nothing
+    /// to do when the last of their results is handed out, until the window is filled again. So an input that
+    /// has given many items in a row without a pause is trusted, and the window kept full. If that was an error,
+    /// it takes twice as many items until it is trusted again: of a stream of `n` items that happens some
+    /// `log2(n / TRUSTED)` times at the most.
+    #[inline]
+    fn top_up(&mut self) {
+        if self.in_a_row >= self.trusted && self.has_room() {
+            self.refill(SLOW);
+        }
+    }
+
+    /// What to do about it that there is no result.
+    fn step(&mut self) -> Step {
+        if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
+            self.close(error);
+        }
+        if self.has_room() {
+            Step::Pull
+        } else if self.in_flight == 0 {
+            self.conclude();
+            Step::End
+        } else {
+            Step::Wait
         }
     }
 
@@ -224,7 +274,15 @@ where
 
     /// Whether a portion of the input fits the window.
     fn has_room(&self) -> bool {
-        self.input.is_some() && self.in_flight + self.flow.chunk() <= self.flow.window()
+        self.input.is_some() && self.flow.fits(self.in_flight)
+    }
+
+    /// Pulls what the window has room for, or less if the input takes as long as `limit`.
+    fn refill(&mut self, limit: Duration) {
+        let mut spent = Duration::ZERO;
+        while self.has_room() && spent < limit {
+            spent += self.pull();
+        }
     }
 
     /// Pulls a portion of the input and queues it; says how long the input took.
@@ -241,15 +299,17 @@ where
         if cost > 0 {
             self.flow.learn(cost);
         }
-        let size = self.flow.chunk();
-        if self.in_flight + size > self.flow.window() {
+        if !self.flow.fits(self.in_flight) {
             // It has just shrunk.
             self.input = Some(input);
             return Duration::ZERO;
         }
+        let size = self.flow.chunk();
         let free = self.flow.is_free();
         let begun = Instant::now();
-        let mut items = Vec::with_capacity(size);
+        // A size that was set may be far more than there are items, and what an input says of its length
+        // may be wrong.
+        let mut items = Vec::with_capacity(size.min(RESERVE));
         let pulled = catch(|| {
             let mut look = 1;
             while items.len() < size {
@@ -270,7 +330,12 @@ where
         if let Some(record) = self.record() {
             record.took_input(spent);
         }
-        self.last_pull = spent / items.len().max(1) as u32;
+        self.last_pull = each(spent, items.len());
+        if spent < SLOW {
+            self.in_a_row = self.in_a_row.saturating_add(items.len());
+        } else if std::mem::take(&mut self.in_a_row) >= self.trusted {
+            self.trusted = self.trusted.saturating_mul(2);
+        }
         match pulled {
             Ok(true) => self.input = Some(input),
             Ok(false) => discard(input),
@@ -288,26 +353,43 @@ where
 
     fn queue(&mut self, items: Vec<I::Item>) {
         let count = items.len();
-        let expected = (self.make)(self.pulled, items);
+        let (part, expected) = (self.make)(self.pulled, items);
         self.pulled += count;
         self.in_flight += count;
         while self.parts.front().is_some_and(|part| part.is_begun()) {
             self.parts.pop_front();
         }
-        let part = Arc::clone(&expected.part);
         self.parts.push_back(Arc::clone(&part));
-        self.expected.push_back(expected);
+        self.expected.extend(expected);
         match (self.control.submit)(Arc::clone(&part).as_task()) {
             Ok(ticket) => part.set_ticket(ticket),
-            Err(error) => self.close(self.control.terms.ended().unwrap_or(error)),
+            Err(error) => self.refused(count, error),
         }
     }
 
-    /// How many chunks, from the oldest, results are looked for in. Chunks are begun in their order, so
-    /// twice the number of workers holds all that are running, but for pieces now and then.
+    /// The pool did not take the latest part, of `count` items, and has skipped it.
+    fn refused(&mut self, count: usize, error: Error) {
+        if let Some(error) = self.control.terms.ended() {
+            return self.close(error);
+        }
+        // It was closed. What it took before is still to come, and then it says why there is no more.
+        self.parts.pop_back();
+        if self.control.ordered {
+            self.expected.pop_back();
+        }
+        self.pulled -= count;
+        self.in_flight -= count;
+        discard(self.input.take());
+        // A panic of the input, perhaps, whose payload is the user's.
+        discard(self.end.replace(error));
+    }
+
+    /// How many of the expected chunks results are looked for in.
     fn in_sight(&self) -> usize {
-        let most = if self.ordered { 1 } else { 2 * self.control.terms.workers.count };
-        most.min(self.expected.len())
+        match self.control.ordered {
+            true => self.expected.len().min(1),
+            false => self.expected.len(),
+        }
     }
 
     /// The next result, if it is there.
@@ -324,39 +406,55 @@ where
                     return Some(result.map_err(|error| *error));
                 }
             }
+            if self.control.news.is_fresh() {
+                self.hear(None);
+            }
+            // Of those that are passed, none has a result: each is running, so they are few.
             let in_sight = self.in_sight();
             let mut expected = self.expected.iter_mut().take(in_sight);
             self.at = expected.position(|expected| expected.reader.has_next())?;
         }
     }
 
-    /// Nobody need hurry: something has come.
+    /// The workers need not hurry any more: something has come.
     fn calm(&mut self) {
         if std::mem::take(&mut self.starved) {
             let in_sight = self.in_sight();
             let hurried = self.expected.iter().take(in_sight);
             hurried.for_each(|expected| expected.reader.calm());
+            self.control.news.calm();
         }
     }
 
-    /// Puts the pieces of a chunk that was split behind what is left of it; false if there are none.
-    fn adopt_pieces(&mut self) -> bool {
-        for place in 0..self.in_sight() {
-            let pieces = self.expected[place].part.take_pieces();
-            if pieces.is_empty() {
-                continue;
-            }
-            for (nth, piece) in pieces.into_iter().enumerate() {
-                self.expected[place].left -= piece.left;
-                self.parts.insert(nth, Arc::clone(&piece.part));
-                self.expected.insert(place + 1 + nth, piece);
-            }
+    /// Hears which chunks were begun and which were split; true if any was split. Those that begin from now
+    /// on are asked `ask`.
+    fn hear(&mut self, ask: Option<Ask>) -> bool {
+        let splits = self.control.news.hear(&mut self.expected, ask);
+        let split = !splits.is_empty();
+        let mut pieces = 0;
+        for split in splits {
+            // It is there: what its pieces hold was to come from it until now.
+            let place = match self.control.ordered {
+                true => self.expected.binary_search_by_key(&split.first, |chunk| chunk.first).ok(),
+                false => self.expected.iter().position(|chunk| chunk.first == split.first),
+            };
+            let Some(mut place) = place else { continue };
+            self.expected[place].left -= split.items;
             if self.expected[place].left == 0 {
                 self.expected.remove(place);
+            } else {
+                place += 1;
             }
-            return true;
+            for part in split.parts {
+                self.parts.insert(pieces, part);
+                pieces += 1;
+            }
+            for expected in split.expected {
+                self.expected.insert(place, expected);
+                place += 1;
+            }
         }
-        false
+        split
     }
 
     /// Waits until a result may be there; false if the time was up.
@@ -377,7 +475,7 @@ where
         let cost = self.control.cost.load(Ordering::Relaxed);
         let hurry = self.starved;
         let ask = if hurry { 1 } else { self.flow.ask(cost, self.in_flight) };
-        // Whoever asks for more than the next result looks for that after a while by himself.
+        // A consumer that asks for more than the next result looks for that one after a while.
         let prompt = if ask > 1 { wait::deadline(PROMPT) } else { None };
         let end = [deadline, prompt, terms.deadline].into_iter().flatten().min();
         let woken = terms.workers.wait(end, |waker| {
@@ -392,8 +490,10 @@ where
 
     /// Whether `ask` results are there, or a chunk was split. If not, the bell will be rung.
     fn is_answered(&mut self, ask: usize, hurry: bool) -> bool {
-        let in_sight = self.in_sight();
-        if self.ordered {
+        // There may be as many again that are begun before the first of these is done.
+        let each = ask.div_ceil(2 * self.control.terms.workers.count);
+        let split = self.hear(Some(Ask { each, hurry }));
+        if self.control.ordered {
             // Asked of the chunk that the last of them is in.
             let mut before = 0;
             let answered = self.expected.iter_mut().find_map(|expected| {
@@ -401,14 +501,11 @@ where
                 before += here;
                 (before == ask).then(|| expected.reader.ask(here, hurry))
             });
-            let split = self.expected.front().is_some_and(|expected| expected.part.is_split());
             return split || answered != Some(false);
         }
-        let each = ask.div_ceil(in_sight);
-        let mut answered = in_sight == 0;
-        for expected in self.expected.iter_mut().take(in_sight) {
-            let here = expected.left.min(each);
-            answered |= expected.reader.ask(here, hurry) || expected.part.is_split();
+        let mut answered = split;
+        for expected in &mut self.expected {
+            answered |= expected.reader.ask(expected.left.min(each), hurry);
         }
         answered
     }
@@ -430,9 +527,9 @@ where
     fn close(&mut self, error: Error) {
         discard(self.input.take());
         self.abandon();
-        self.in_flight = 0;
-        self.end = Some(error);
+        discard(self.end.replace(error));
         self.conclude();
+        self.in_flight = 0;
     }
 }
 
@@ -441,7 +538,8 @@ impl<I: Iterator, R> Imap<'_, I, R> {
         self.control.terms.watch.as_ref()?.record()
     }
 
-    /// Tells who watches it that it has ended.
+    /// Tells who watches it that it has ended. What is in flight, if it is cut short, was not finished as
+    /// far as is known here.
     fn conclude(&self) {
         if let Some(watch) = &self.control.terms.watch {
             let all = self.input.is_none() && self.in_flight == 0 && self.end.is_none();
@@ -452,11 +550,11 @@ impl<I: Iterator, R> Imap<'_, I, R> {
     /// Drops what is not begun and what is not handed out.
     fn abandon(&mut self) {
         self.control.terms.cancel();
-        for expected in self.expected.drain(..) {
-            // A piece is not yet among the parts.
-            for piece in expected.part.take_pieces() {
-                self.control.abandon(&*piece.part);
-            }
+        self.expected.clear();
+        // Pieces that are not yet among the parts.
+        let splits = self.control.news.close().splits;
+        for part in splits.into_iter().flat_map(|split| split.parts) {
+            self.control.abandon(&*part);
         }
         for part in self.parts.drain(..) {
             self.control.abandon(&*part);

@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn of_a_task_that_waits_the_others_take_the_newest_but_now_and_then() {
         let (mut queue, runs, worker) = (Queue::default(), Arc::default(), Worker::new(0, 0, None));
-        let mut pop = |queue: &mut Queue| queue.pop(|by| by == 0).map(|task| task.run(&worker));
+        let pop = |queue: &mut Queue| queue.pop(|by| by == 0).map(|task| task.run(&worker));
         for number in 0..100 {
             queue.push(numbered(number, &runs), Source::Worker(0));
         }

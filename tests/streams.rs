@@ -13,7 +13,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
-use parpool::{Error, Imap, Options, Pool, is_cancelled};
+use parpool::{Error, Imap, Options, Pool, Progress, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
@@ -665,6 +665,74 @@ fn d13_a_pool_dropped_with_a_live_stream() {
     });
 }
 
+/// A portion of the input that is refused takes nothing away from those that were accepted before it.
+#[test]
+fn a_refused_chunk_loses_no_accepted_results() {
+    watchdog(60, || {
+        for kind in ALL {
+            for ((ordered, chunk), accepted) in
+                [(true, Some(1)), (false, Some(1)), (true, Some(2)), (false, Some(2))]
+                    .into_iter()
+                    .flat_map(|sizes| [0, 2, 4].map(|accepted| (sizes, accepted)))
+            {
+                let pool = kind.pool();
+                let drops = Drops::default();
+                let (makes, progress) = (drops.clone(), Progress::default());
+                let input = (0..10).map(|i| {
+                    if i == accepted {
+                        // No thread is left: nothing can be accepted any more.
+                        pool.close();
+                        pool.join_timeout(LONG).unwrap();
+                    }
+                    makes.make(i)
+                });
+                let options = options(&pool, chunk, None).progress(&progress);
+                let mut stream = stream(options, ordered, |item| item.value(), input);
+                let mut seen = Vec::new();
+                let error = loop {
+                    match stream.next().unwrap() {
+                        Ok(value) => seen.push(value),
+                        Err(error) => break error,
+                    }
+                };
+                let what = format!("{kind:?}, ordered {ordered}, chunk {chunk:?}");
+                assert_matches!(error, Error::NotRunning, "{what}");
+                seen.sort_unstable();
+                assert!(seen.into_iter().eq(0..accepted), "{what}");
+                assert_eq!(stream.size_hint(), (0, Some(0)));
+                assert!(stream.next().is_none());
+                assert_eq!(drops.alive(), 0);
+                assert_eq!(progress.get(), (accepted, Some(10)), "{what}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
+    watchdog(30, || {
+        for kind in ALL {
+            for ordered in [true, false] {
+                let pool = kind.pool();
+                let input = (0..10).inspect(|i| {
+                    if *i == 3 {
+                        pool.terminate();
+                    }
+                });
+                let mut stream = stream(options(&pool, None, None), ordered, |x| x, input);
+                let error = loop {
+                    match stream.next().unwrap() {
+                        Ok(value) => assert!(value < 3),
+                        Err(error) => break error,
+                    }
+                };
+                assert_matches!(error, Error::Terminated, "{kind:?}");
+                assert!(stream.next().is_none());
+            }
+        }
+    });
+}
+
 #[test]
 fn d14_the_same_results_at_every_chunk_size() {
     watchdog(60, || {
@@ -938,6 +1006,78 @@ fn a_slow_input_holds_no_result_back() {
     });
 }
 
+/// The same of an input that was fast so far: nobody knows beforehand that it will block.
+#[test]
+fn a_fast_input_is_not_asked_while_there_are_results() {
+    watchdog(60, || {
+        for kind in THREADS {
+            for (ordered, window) in [(true, 4), (false, 4), (true, 20), (false, 20)] {
+                let pool = kind.pool();
+                let (input, seen) = counting(0..1000);
+                let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
+                let (mut opener, held) = hold(&pool, kind.workers());
+                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_eq!(seen.pulled(), window);
+                opener.open();
+                held.into_iter().for_each(|held| held.get().unwrap());
+                // When all workers are held again, all that was queued before is done.
+                let (opener, _held) = hold(&pool, kind.workers());
+                let mut values: Vec<_> =
+                    (0..window).map(|_| stream.next().unwrap().unwrap()).collect();
+                values.sort_unstable();
+                assert!(values.into_iter().eq(0..window));
+                assert_eq!(seen.pulled(), window, "{kind:?}, ordered {ordered}");
+                drop(opener);
+                assert_eq!(stream.map(Result::unwrap).count(), 1000 - window);
+            }
+        }
+    });
+}
+
+/// Whatever older chunks were split into, a result is seen.
+#[test]
+#[cfg_attr(miri, ignore = "a window takes twenty thousand items to get wide")]
+fn no_result_of_an_unordered_stream_is_out_of_sight() {
+    const FAST: usize = 20_000;
+
+    watchdog(60, || {
+        let pool = Pool::new(2).unwrap();
+        // An item that is not fast says which it is, and waits for an answer.
+        let (arrive, arrived) = unbounded();
+        let f = move |i: usize| {
+            let (answer, answered) = unbounded::<()>();
+            if i >= FAST && arrive.send((i, answer)).is_ok() {
+                let _ = answered.recv();
+            }
+            i
+        };
+        // Chunks of 20 items at the most: four for each worker.
+        let mut stream = pool.buffersize(160).imap_unordered(f, 0..30_000);
+        assert!((0..FAST).all(|_| stream.next().unwrap().unwrap() < FAST));
+        let mut nap = || {
+            let soon = Duration::from_millis(5);
+            assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+        };
+        // A consumer that has waited in vain has a chunk split when its worker is through with an item.
+        nap();
+        nap();
+        let mut first = [(); 2].map(|()| arrived.recv_timeout(LONG).unwrap());
+        first.sort_by_key(|(i, _)| *i);
+        let [(older, answer), (younger, younger_answer)] = first;
+        drop(answer);
+        let second = arrived.recv_timeout(LONG).unwrap();
+        assert_eq!(stream.next_timeout(LONG).unwrap().unwrap(), older);
+        // The consumer finds the pieces.
+        let soon = Duration::from_millis(5);
+        assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+        drop(younger_answer);
+        let third = arrived.recv_timeout(LONG).unwrap();
+        assert_eq!(stream.next_timeout(LONG / 4).unwrap().unwrap(), younger);
+        drop((arrived, second, third));
+        assert_eq!(stream.map(Result::unwrap).count(), 10_000 - 2);
+    });
+}
+
 /// The time is looked at after each item that a slow input has given.
 #[test]
 fn a_next_with_a_timeout_does_not_wait_for_the_whole_window() {
@@ -999,6 +1139,49 @@ fn next_timeout_at_the_ends_of_its_range() {
             assert_eq!(seen, [0, 1, 2]);
             let mut stream = pool.imap(|x| x, 0..3);
             assert_eq!(stream.next_timeout(Duration::MAX).unwrap().unwrap(), 0);
+        }
+    });
+}
+
+// ---- progress ------------------------------------------------------------------------------------
+
+/// What never began is not finished, however the stream ends.
+#[test]
+fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
+    watchdog(60, || {
+        for kind in [Kind::Lasting(1), Kind::Lasting(3)] {
+            for (ordered, finished) in [(true, 0), (false, 0), (true, 3), (false, 3)] {
+                let begin = |deadline| {
+                    let pool = kind.pool();
+                    let (gate, opener) = gate();
+                    let f = move |i: usize| {
+                        if i >= finished {
+                            gate.pass();
+                        }
+                    };
+                    let progress = Progress::default();
+                    let options = pool.buffersize(50).timeout(deadline).progress(&progress);
+                    let mut stream = stream(options, ordered, f, 0..100);
+                    for _ in 0..finished {
+                        stream.next().unwrap().unwrap();
+                    }
+                    (pool, opener, progress, stream)
+                };
+
+                let (pool, opener, progress, mut stream) = begin(Duration::MAX);
+                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                opener.wait_for(kind.workers());
+                pool.terminate();
+                assert_matches!(stream.next(), Some(Err(Error::Terminated)));
+                assert!(stream.next().is_none());
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, terminated");
+                drop((opener, pool, stream));
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, dropped");
+
+                let (_pool, _opener, progress, mut stream) = begin(Duration::from_millis(300));
+                assert_matches!(stream.next(), Some(Err(Error::Timeout)));
+                assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, timed out");
+            }
         }
     });
 }
@@ -1069,6 +1252,10 @@ fn what_is_done_and_not_handed_out_is_dropped_with_the_stream() {
                 makes.make(i)
             };
             let mut stream = stream(pool.buffersize(20).chunksize(1), ordered, f, 0..);
+            // Nothing is done, so all that the window holds is pulled.
+            let (held, _task) = hold(&pool, 1);
+            assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+            drop(held);
             stream.next().unwrap().unwrap();
             opener.wait_for(1);
             assert!(drops.made() >= 10);
@@ -1313,6 +1500,70 @@ fn a_chunk_size_is_exact() {
         let seen: Vec<_> = pool.chunksize(10).imap(generation, 0..35).map(Result::unwrap).collect();
         let expected: Vec<usize> = (0..35).map(|i| i / 10).collect();
         assert_eq!(seen, expected);
+    });
+}
+
+/// Room is made for the items there are, not for those there might be.
+#[test]
+fn a_chunk_size_or_a_window_without_end() {
+    watchdog(60, || {
+        for (kind, pool) in all_pools() {
+            for (chunk, window) in [
+                (Some(usize::MAX), None),
+                (Some(usize::MAX), Some(usize::MAX)),
+                (None, Some(usize::MAX)),
+                (Some(3), Some(usize::MAX)),
+                (Some(usize::MAX / 2), None),
+                (Some(1 << 40), None),
+                (Some(1 << 40), Some(1 << 50)),
+            ] {
+                for ordered in [true, false] {
+                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..3000_u64);
+                    let mut seen: Vec<_> = stream.map(Result::unwrap).collect();
+                    if !ordered {
+                        seen.sort_unstable();
+                    }
+                    assert!(seen.into_iter().eq(0..3000), "{kind:?}, {chunk:?}, {window:?}");
+                }
+            }
+        }
+    });
+}
+
+/// The results of a chunk have room in pieces, of some ten thousand each.
+#[test]
+fn a_chunk_of_very_many_items() {
+    const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
+
+    watchdog(60, || {
+        for (kind, pool) in
+            [Kind::Lasting(1), Kind::Lasting(3), Kind::Serial].map(|kind| (kind, kind.pool()))
+        {
+            for (ordered, window) in
+                [(true, None), (false, None), (true, Some(MANY)), (false, Some(MANY))]
+            {
+                let f = |i: usize| match i % 50_000 {
+                    49_999 => panic_any(ON_PURPOSE),
+                    _ => i,
+                };
+                let stream =
+                    stream(options(&pool, Some(MANY / 2 + 1), window), ordered, f, 0..MANY);
+                let mut seen: Vec<_> =
+                    stream.map(|result| plain(result).unwrap_or_else(Option::unwrap)).collect();
+                if !ordered {
+                    seen.sort_unstable();
+                }
+                assert!(seen.into_iter().eq(0..MANY), "{kind:?}, ordered {ordered}, {window:?}");
+            }
+            // Most of it is not begun, or not taken.
+            let drops = Drops::default();
+            let makes = drops.clone();
+            let f = move |i: usize| makes.make(i);
+            let mut half = pool.chunksize(MANY).imap_unordered(f, 0..MANY);
+            assert!(half.by_ref().take(MANY / 2).all(|result| result.is_ok()));
+            drop(half);
+            assert!(eventually(|| drops.alive() == 0));
+        }
     });
 }
 

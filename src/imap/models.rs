@@ -228,6 +228,15 @@ fn two_workers_at_once() {
     explore(Case { workers: 2, preemptions: 2, ordered: false, ..CASE });
 }
 
+/// A lane has room for two here.
+#[test]
+fn results_go_on_in_another_lane() {
+    explore(Case { chunksize: Some(3), window: 3, preemptions: 2, ..CASE });
+    explore(Case { chunksize: Some(3), window: 3, preemptions: 2, ordered: false, ..CASE });
+    explore(Case { chunksize: Some(3), window: 3, preemptions: 2, polled: true, ..CASE });
+    explore(Case { chunksize: Some(3), window: 3, preemptions: 2, wanted: 2, ..CASE });
+}
+
 /// A consumer that has waited in vain makes its worker split a chunk.
 #[test]
 fn a_chunk_that_is_split_loses_nothing() {

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::task::{Poll, Waker};
 
-use super::{Imap, SLOW};
+use super::{Imap, PORTION, Step};
 use crate::error::Error;
-use std::time::Duration;
 
 /// An [`Imap`] for async tasks: a [`Stream`](futures_core::Stream). Made by [`Imap::into_stream`].
 ///
@@ -68,27 +67,18 @@ where
         ticket: &mut Option<u64>,
         waker: &Waker,
     ) -> Poll<Option<Result<R, Error>>> {
-        let mut spent = Duration::ZERO;
-        while self.has_room() && self.last_pull < SLOW && spent < SLOW {
-            spent += self.pull();
-        }
+        self.top_up();
         loop {
             if let Some(result) = self.take() {
                 return Poll::Ready(Some(result));
             }
-            if self.adopt_pieces() {
-                continue;
-            }
-            if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
-                self.close(error);
-            }
-            if self.has_room() {
-                self.pull();
-                continue;
-            }
-            if self.in_flight == 0 {
-                self.conclude();
-                return Poll::Ready(self.end.take().map(Err));
+            match self.step() {
+                Step::End => return Poll::Ready(self.end.take().map(Err)),
+                Step::Pull => {
+                    self.refill(PORTION);
+                    continue;
+                }
+                Step::Wait => {}
             }
             if self.help() {
                 continue;

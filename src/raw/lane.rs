@@ -89,6 +89,21 @@ impl<T> Writer<T> {
                 .is_ok()
     }
 
+    /// How many more there is room for.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.lane.places.len() - self.written
+    }
+
+    /// Does what the reader's [`ask`](Reader::ask) does, in its place: before the reader has the lane.
+    pub(crate) fn expect(&mut self, count: usize, hurry: bool) {
+        let head = &self.lane.head;
+        let wanted = (self.written + count).min(self.lane.places.len());
+        // ORDERING: whatever gives the reader its end of the lane orders these before all it does.
+        head.hurry.store(hurry, Ordering::Relaxed);
+        head.asked.store(wanted, Ordering::Relaxed);
+    }
+
     /// Whether the reader has had nothing for a while.
     #[inline]
     pub(crate) fn is_hurried(&self) -> bool {
@@ -297,6 +312,20 @@ mod tests {
         assert!(!writer.is_hurried());
         let told: Vec<bool> = (4..10).map(|i| writer.push(i)).collect();
         assert_eq!(told, [false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn what_the_writer_expects_is_answered_as_if_it_was_asked() {
+        let (mut writer, mut reader) = lane(3);
+        writer.expect(2, true);
+        assert!(writer.is_hurried());
+        assert_eq!([writer.push(0), writer.push(1)], [false, true]);
+        assert_eq!(writer.room(), 1);
+        assert!(!writer.push(2));
+        assert_eq!(writer.room(), 0);
+        reader.calm();
+        assert!(!writer.is_hurried());
+        assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     /// Each wait ends: who asks and is told no is told later.
