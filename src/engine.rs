@@ -508,9 +508,12 @@ where
             // ORDERING: a hint.
             self.costly_input.store(true, Ordering::Relaxed);
         }
-        if let Some(observer) = shift.observer.as_mut().filter(|_| begun.left > 0) {
+        if let Some(observer) = &mut shift.observer {
             observer.end();
-            observer.begin(middle);
+            match begun.left {
+                0 => observer.skip(middle),
+                _ => observer.begin(middle),
+            }
         }
         // What comes next is not late for the time that this took.
         shift.now = Instant::now();

@@ -221,6 +221,11 @@ impl Observer<'_> {
         self.watch.count(std::mem::take(&mut self.fresh), now);
     }
 
+    /// Others will do what lies below `next`.
+    pub(crate) fn skip(&mut self, next: usize) {
+        self.at = next;
+    }
+
     /// It has done with the chunk.
     pub(crate) fn end(&mut self) {
         let at = self.at;
