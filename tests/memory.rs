@@ -86,7 +86,6 @@ fn a_burst_gives_its_memory_back() {
 }
 
 #[test]
-#[ignore = "a worker remembers each `WorkerLocal` that it has used; to be enabled when `worker.rs` prunes them"]
 fn worker_locals_that_are_made_for_each_call_leave_nothing_behind() {
     const SLACK: isize = 64 * 1024;
 
