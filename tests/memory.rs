@@ -7,11 +7,12 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam_channel::bounded;
 use parpool::{Pool, WorkerLocal};
 
-use common::{Kind, watchdog};
+use common::{Kind, gate, hold, watchdog};
 
 struct Counting;
 
@@ -104,5 +105,158 @@ fn worker_locals_that_are_made_for_each_call_leave_nothing_behind() {
             println!("{kind:?}: {left} bytes are left of 20000 calls");
             assert!(left < SLACK, "{kind:?}: {left} bytes are left of 20000 calls");
         }
+    });
+}
+
+// ---- nested calls --------------------------------------------------------------------------------
+
+/// How many bytes more are alive after many calls in one task of a pool, beside workers that are busy.
+#[track_caller]
+fn assert_leaves_nothing(kind: Kind, name: &str, call: impl Fn(&Pool) + Send + Sync + 'static) {
+    const SLACK: isize = 64 * 1024;
+
+    let pool = Arc::new(kind.pool());
+    let (mut opener, held) = hold(&pool, kind.workers() - 1);
+    let inner = Arc::clone(&pool);
+    let many = move || {
+        (0..1000).for_each(|_| call(&inner));
+        let before = alive();
+        (0..20_000).for_each(|_| call(&inner));
+        alive() - before
+    };
+    let left = pool.apply_async(many, ()).get().unwrap();
+    println!("{name}, {kind:?}: {left} bytes are left of 20000 calls");
+    assert!(left < SLACK, "{name}, {kind:?}: {left} bytes are left of 20000 calls");
+    opener.open();
+    held.into_iter().for_each(|held| held.get().unwrap());
+}
+
+/// The entries that a call has queued for others go with it, though nobody was free to look at them.
+#[test]
+fn nested_calls_beside_busy_workers_leave_nothing_behind() {
+    type Call = fn(&Pool);
+
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let calls: [(&str, Call); 9] = [
+        ("map", |pool| drop(pool.map(|x| x, 0..4).unwrap())),
+        ("map of a Vec", |pool| drop(pool.map(|x| x, vec![0; 4]).unwrap())),
+        ("sum", |pool| assert_eq!(pool.sum(|x: u64| x, 0..4_u64).unwrap(), 6)),
+        ("map_async", |pool| drop(pool.map_async(|x| x, 0..4).get().unwrap())),
+        ("apply_async", |pool| pool.apply_async(|| (), ()).get().unwrap()),
+        ("scope", |pool| {
+            pool.scope(|s| {
+                drop(s.apply_async(|| (), ()));
+                drop(s.map_async(|x| x, 0..4));
+            });
+        }),
+        ("imap", |pool| assert_eq!(pool.imap(|x| x, 0..4).count(), 4)),
+        ("a cancelled handle", |pool| drop(pool.apply_async(|| (), ()).cancel())),
+        ("a dropped stream", |pool| drop(pool.imap(|x| x, 0..100).next())),
+    ];
+    watchdog(240, move || {
+        for kind in [Kind::Lasting(4), Kind::Replaced(4, 1_000_000)] {
+            for (name, call) in calls {
+                assert_leaves_nothing(kind, name, call);
+            }
+        }
+    });
+}
+
+/// The usual way to meet it: a map over configurations, each of which maps in every step of a loop.
+#[test]
+fn maps_in_the_steps_of_a_map_leave_nothing_behind() {
+    const SLACK: isize = 256 * 1024;
+
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watchdog(120, || {
+        let pool = Kind::Lasting(4).pool();
+        let samples = pool.map(
+            |_| {
+                let steps = |count| (0..count).for_each(|_| drop(pool.map(|x| x, 0..4).unwrap()));
+                steps(1000);
+                let before = alive();
+                steps(10_000);
+                alive() - before
+            },
+            0..4,
+        );
+        let samples = samples.unwrap();
+        assert!(samples.iter().all(|left| *left < SLACK), "{samples:?} bytes are left");
+    });
+}
+
+/// A task that has submitted one call which has not begun, and then calls and waits over and over.
+#[test]
+fn calls_that_are_done_are_not_kept_behind_one_that_waits() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watchdog(60, || {
+        for kind in [Kind::Lasting(1), Kind::Replaced(1, 1_000_000)] {
+            let first = Mutex::new(None);
+            assert_leaves_nothing(kind, "behind one that waits", move |pool| {
+                first.lock().unwrap().get_or_insert_with(|| pool.apply_async(|| (), ()));
+                let work = [0_u8; 1000];
+                assert_eq!(pool.apply_async(move || work.len(), ()).get().unwrap(), 1000);
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_dropped_outside_beside_busy_workers_leaves_nothing_behind() {
+    const SLACK: isize = 64 * 1024;
+    type Call = fn(&Pool);
+
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let calls: [(&str, Call); 3] = [
+        ("cancelled handles", |pool| drop(pool.apply_async(|| (), ()).cancel())),
+        ("dropped streams", |pool| drop(pool.imap(|x| x, 0..100))),
+        ("scopes that cancel", |pool| pool.scope(|s| drop(s.apply_async(|| (), ()).cancel()))),
+    ];
+    watchdog(120, move || {
+        for kind in [Kind::Lasting(2), Kind::Replaced(2, 1_000_000)] {
+            for (name, call) in calls {
+                let pool = kind.pool();
+                let (mut opener, held) = hold(&pool, 2);
+                (0..1000).for_each(|_| call(&pool));
+                let before = alive();
+                (0..20_000).for_each(|_| call(&pool));
+                let left = alive() - before;
+                println!("{name}, {kind:?}: {left} bytes are left of 20000 calls");
+                assert!(left < SLACK, "{name}, {kind:?}: {left} bytes are left of 20000 calls");
+                opener.open();
+                held.into_iter().for_each(|held| held.get().unwrap());
+            }
+        }
+    });
+}
+
+/// Calls that no thread can begin, because all are in rayon code of a task, cost what others cost.
+#[test]
+fn calls_that_wait_for_threads_in_rayon_code_take_no_more_memory() {
+    const EACH: isize = 1000;
+    const CALLS: isize = 20_000;
+
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watchdog(60, || {
+        let pool = Kind::Lasting(2).pool();
+        let (gate, mut opener) = gate();
+        let (stolen, is_stolen) = bounded(1);
+        // One thread is held in a piece, and the other waits for it in rayon.
+        let task = move || {
+            let piece = || {
+                stolen.send(()).unwrap();
+                gate.pass();
+            };
+            rayon::join(|| is_stolen.recv().unwrap(), piece);
+        };
+        let busy = pool.apply_async(task, ());
+        opener.wait_for(1);
+        let before = alive();
+        let handles: Vec<_> = (0..CALLS).map(|_| pool.apply_async(|| (), ())).collect();
+        let taken = (alive() - before) / CALLS;
+        assert!(taken < EACH, "{taken} bytes for each call");
+        opener.open();
+        handles.into_iter().for_each(|handle| handle.get().unwrap());
+        busy.get().unwrap();
     });
 }

@@ -1,0 +1,787 @@
+//! Rayon code inside of tasks, which rayon spreads over the pool's threads: what else may run on top of it, where
+//! a task begins meanwhile, and that none is forgotten.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use parpool::{
+    AsyncResult, Context, CurrentTask, Error, Pool, Progress, WorkerId, current_task,
+    current_worker, is_cancelled,
+};
+use rayon::prelude::*;
+
+use common::{
+    Counter, Gate, Kind, LONG, ON_PURPOSE, Opener, eventually, gate, hold, live_threads, scaled,
+    watchdog,
+};
+
+/// What something takes to begin that is not meant to.
+const A_WHILE: Duration = Duration::from_millis(20);
+
+/// Pools of few workers, and of workers that are replaced.
+const KINDS: [Kind; 6] = [
+    Kind::Lasting(1),
+    Kind::Lasting(2),
+    Kind::Lasting(3),
+    Kind::Lasting(4),
+    Kind::Replaced(1, 3),
+    Kind::Replaced(2, 2),
+];
+
+/// Rayon code on two threads of a pool: one is held at the gate, and the other waits for that one in a `join`.
+/// The rest of the task goes on where the first is.
+fn spread(gate: &Gate) {
+    let ((stolen, is_stolen), (begun, is_begun)) = (bounded(1), bounded(1));
+    rayon::join(
+        // Each first half is held until another thread has the second.
+        || is_stolen.recv().unwrap(),
+        || {
+            stolen.send(()).unwrap();
+            rayon::join(
+                || is_begun.recv().unwrap(),
+                || {
+                    begun.send(()).unwrap();
+                    gate.pass();
+                },
+            )
+        },
+    );
+}
+
+/// A pool of `workers` of which two are in [`spread`], and the others are held too.
+struct Spread {
+    // In this order: what is held is let go before the pool waits for it.
+    opener: Opener,
+    others: (Opener, Vec<AsyncResult<()>>),
+    call: AsyncResult<()>,
+    pool: Arc<Pool>,
+}
+
+impl Spread {
+    /// The task that has the rayon code does `before` before it, and `after` after it.
+    fn new<T: 'static>(
+        pool: Pool,
+        before: impl FnOnce() -> T + Send + 'static,
+        after: impl FnOnce(T) + Send + 'static,
+    ) -> Self {
+        let others = hold(&pool, pool.processes() - 2);
+        let (gate, opener) = gate();
+        let task = move || {
+            let kept = before();
+            spread(&gate);
+            after(kept);
+        };
+        let call = pool.apply_async(task, ());
+        opener.wait_for(1);
+        Spread { opener, others, call, pool: Arc::new(pool) }
+    }
+
+    fn plain(pool: Pool) -> Self {
+        Spread::new(pool, || (), |()| ())
+    }
+
+    /// Lets the rayon code go on, and waits for all tasks.
+    fn end(mut self) {
+        self.opener.open();
+        self.call.get().unwrap();
+        self.others.0.open();
+        self.others.1.into_iter().for_each(|other| other.get().unwrap());
+    }
+}
+
+/// Lasting pools of two and more workers.
+fn spreading() -> impl Iterator<Item = Pool> {
+    (2..=4).map(|workers| Kind::Lasting(workers).pool())
+}
+
+// ---- what may run on top of rayon code -----------------------------------------------------------
+
+#[test]
+fn a_task_that_waits_for_one_with_rayon_code_does_not_cover_it() {
+    watchdog(20, || {
+        for pool in spreading() {
+            let Spread { mut opener, others, call: first, pool } = Spread::plain(pool);
+            let second = pool.apply_async(move || (first.get().unwrap(), 7).1, ());
+            // Time for the thread that waits in rayon to begin it, which it is not to do.
+            thread::sleep(A_WHILE);
+            opener.open();
+            assert_eq!(second.get().unwrap(), 7);
+            drop(others);
+        }
+    });
+}
+
+#[test]
+fn a_lock_may_be_held_around_rayon_code() {
+    watchdog(20, || {
+        for pool in spreading() {
+            let lock = Arc::new(Mutex::new(0));
+            let (mine, theirs) = (Arc::clone(&lock), Arc::clone(&lock));
+            let leaked: &'static Mutex<i32> = Box::leak(Box::new(Mutex::new(0)));
+            // The guard stays where the rayon code began.
+            let before = move || (*mine.lock().unwrap() += 1, leaked.lock().unwrap());
+            let spread = Spread::new(pool, before, |((), mut guard)| *guard += 1);
+            let second = move || {
+                *theirs.lock().unwrap() += 1;
+                *leaked.lock().unwrap() += 1;
+            };
+            let second = spread.pool.apply_async(second, ());
+            thread::sleep(A_WHILE);
+            assert!(!second.ready(), "the lock is held");
+            spread.end();
+            second.get().unwrap();
+            assert_eq!((*lock.lock().unwrap(), *leaked.lock().unwrap()), (2, 2));
+        }
+    });
+}
+
+#[test]
+fn tasks_that_hold_one_lock_around_rayon_code_all_end() {
+    watchdog(60, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            let data = Arc::new(Mutex::new(vec![0_u32; 200]));
+            let rounds = scaled(400);
+            for _ in 0..rounds {
+                let calls: Vec<_> = (0..4)
+                    .map(|_| {
+                        let data = Arc::clone(&data);
+                        let task = move || data.lock().unwrap().par_iter_mut().for_each(burn);
+                        pool.apply_async(task, ())
+                    })
+                    .collect();
+                calls.into_iter().for_each(|call| call.get().unwrap());
+            }
+            assert!(data.lock().unwrap().iter().all(|x| *x as usize == 4 * rounds), "{kind:?}");
+        }
+    });
+}
+
+/// Takes a few microseconds.
+fn burn(x: &mut u32) {
+    for _ in 0..scaled(100) {
+        std::hint::spin_loop();
+    }
+    *x += 1;
+}
+
+fn sum_of_100() -> u32 {
+    (0..100_u32).into_par_iter().map(|mut x| (burn(&mut x), x - 1).1).sum()
+}
+
+#[test]
+fn a_pipeline_of_rayon_code_and_of_waits_goes_on() {
+    watchdog(120, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            for _ in 0..scaled(1000) {
+                let first = pool.apply_async(sum_of_100, ());
+                let second = pool.apply_async(move || first.get().unwrap() + 1, ());
+                assert_eq!(second.get().unwrap(), 4951, "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn items_of_a_map_wait_for_tasks_with_rayon_code() {
+    watchdog(120, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            let expected: Vec<u32> = (0..8).map(|x| 9900 + x).collect();
+            for _ in 0..scaled(100) {
+                let scoped = pool.map(
+                    |x| {
+                        pool.scope(|s| {
+                            let calls = [(); 2].map(|()| s.apply_async(sum_of_100, ()));
+                            x + calls.into_iter().map(|call| call.get().unwrap()).sum::<u32>()
+                        })
+                    },
+                    0..8,
+                );
+                assert_eq!(scoped.unwrap(), expected, "{kind:?}");
+                let plain = pool.map(
+                    |x| {
+                        let calls = [(); 2].map(|()| pool.apply_async(sum_of_100, ()));
+                        x + calls.into_iter().map(|call| call.get().unwrap()).sum::<u32>()
+                    },
+                    0..8,
+                );
+                assert_eq!(plain.unwrap(), expected, "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn pieces_of_rayon_code_wait_for_tasks_with_rayon_code() {
+    watchdog(120, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            for _ in 0..scaled(100) {
+                let nested = pool.install(|| {
+                    let task = current_task();
+                    let piece = |x| {
+                        let call = task.enter(|| pool.apply_async(sum_of_100, ()));
+                        x + call.get().unwrap()
+                    };
+                    (0..8_u32).into_par_iter().map(piece).sum::<u32>()
+                });
+                assert_eq!(nested.unwrap(), 28 + 8 * 4950, "{kind:?}");
+            }
+        }
+    });
+}
+
+// ---- where and when a task begins ----------------------------------------------------------------
+
+#[test]
+fn a_task_with_rayon_code_ends_while_the_load_goes_on() {
+    /// Each task of the load submits the next.
+    fn load(pool: Arc<Pool>, done: Counter, stop: Arc<AtomicBool>) {
+        done.add();
+        if !stop.load(Ordering::SeqCst) {
+            let inner = Arc::clone(&pool);
+            drop(pool.apply_async(move || load(inner, done, stop), ()));
+        }
+    }
+
+    watchdog(40, || {
+        for pool in spreading() {
+            let mut spread = Spread::plain(pool);
+            let (done, stop) = (Counter::default(), Arc::new(AtomicBool::new(false)));
+            for _ in 0..20 {
+                let (pool, done, stop) =
+                    (Arc::clone(&spread.pool), done.clone(), Arc::clone(&stop));
+                let begin = move || load(pool, done, stop);
+                drop(spread.pool.apply_async(begin, ()));
+            }
+            // The other workers are back, if there are others, and have enough to do.
+            spread.others.0.open();
+            thread::sleep(A_WHILE);
+            spread.opener.open();
+            spread.call.wait();
+            let before = done.get();
+            assert!(eventually(|| done.get() > before), "the load goes on");
+            stop.store(true, Ordering::SeqCst);
+            spread.end();
+        }
+    });
+}
+
+#[test]
+fn a_task_begins_on_a_thread_that_sleeps_though_others_are_in_rayon_code() {
+    watchdog(20, || {
+        for _ in 0..scaled(100) {
+            let mut spread = Spread::plain(Kind::Lasting(3).pool());
+            // One worker has nothing to do from now on.
+            spread.others.0.open();
+            std::mem::take(&mut spread.others.1).into_iter().for_each(|other| other.get().unwrap());
+            for _ in 0..10 {
+                assert_eq!(spread.pool.apply_async(|| 1, ()).get().unwrap(), 1);
+                assert_eq!(spread.pool.map(|x| x, 0..3).unwrap(), [0, 1, 2]);
+                assert_eq!(spread.pool.imap(|x| x, 0..3).count(), 3);
+            }
+            spread.end();
+        }
+    });
+}
+
+/// Nothing but the thread's return from the rayon code is left to remind anybody of the task.
+#[test]
+fn a_task_that_no_thread_could_begin_is_begun_when_one_is_back() {
+    watchdog(40, || {
+        for round in 0..scaled(30) {
+            for workers in 2..=4 {
+                let pool = Kind::Lasting(workers).pool();
+                let (send, receive) = bounded::<u32>(1);
+                let (waits, is_waiting) = bounded(1);
+                // The task goes on to wait for the other one, which it keeps a thread from.
+                let after = move |()| {
+                    waits.send(()).unwrap();
+                    assert_eq!(receive.recv_timeout(LONG), Ok(7));
+                };
+                let mut spread = Spread::new(pool, || (), after);
+                let fed = spread.pool.apply_async(move || send.send(7).unwrap(), ());
+                if round % 3 > 0 {
+                    // The start is refused; sometimes the attendant has tried a few times in vain.
+                    thread::sleep(Duration::from_millis(round % 3));
+                }
+                spread.opener.open();
+                is_waiting.recv_timeout(LONG).unwrap();
+                assert!(eventually(|| fed.ready()), "{workers} workers");
+                spread.end();
+            }
+        }
+    });
+}
+
+#[test]
+fn many_tasks_that_no_thread_could_begin_are_all_begun() {
+    watchdog(40, || {
+        for pool in spreading() {
+            let (send, receive) = unbounded();
+            let after = move |()| {
+                for _ in 0..100 {
+                    receive.recv_timeout(LONG).unwrap();
+                }
+            };
+            let spread = Spread::new(pool, || (), after);
+            let calls: Vec<_> = (0..100)
+                .map(|i| {
+                    let send = send.clone();
+                    spread.pool.apply_async(move || send.send(i).unwrap(), ())
+                })
+                .collect();
+            spread.end();
+            calls.into_iter().for_each(|call| call.get().unwrap());
+        }
+    });
+}
+
+#[test]
+fn what_waits_for_a_thread_in_rayon_code_may_be_cancelled_ended_or_late() {
+    watchdog(20, || {
+        for pool in spreading() {
+            let spread = Spread::plain(pool);
+            let pool = Arc::clone(&spread.pool);
+            assert!(pool.apply_async(|| panic!("it never runs"), ()).cancel());
+            let time = pool.timeout(Duration::from_millis(1));
+            assert!(matches!(
+                time.apply_async(|| panic!("it never runs"), ()).get(),
+                Err::<(), _>(Error::Timeout)
+            ));
+            let queued = pool.apply_async(|| panic!("it never runs"), ());
+            pool.terminate();
+            assert!(matches!(queued.get(), Err::<(), _>(Error::Terminated)));
+            let Spread { mut opener, others, call, .. } = spread;
+            opener.open();
+            drop((others, call));
+            pool.join().unwrap();
+        }
+        for pool in spreading() {
+            // Closed, it does what it has accepted.
+            let Spread { mut opener, others, call, pool } = Spread::plain(pool);
+            let queued = pool.apply_async(|| 1, ());
+            pool.close();
+            opener.open();
+            drop(others);
+            pool.join().unwrap();
+            assert_eq!(queued.get().unwrap(), 1);
+            call.get().unwrap();
+        }
+    });
+}
+
+// ---- jobs of rayon's own -------------------------------------------------------------------------
+
+/// A rayon job of no task, which lets other jobs run on top of it until it is told not to.
+///
+/// Its pool's thread is in it when this returns.
+fn yielding_job(pool: &Pool) -> (Opener, Receiver<Option<WorkerId>>) {
+    let (gate, opener) = gate();
+    let (go_on, goes_on) = bounded::<()>(0);
+    let (end, ended) = bounded(1);
+    let job = move || {
+        thread::spawn(move || {
+            gate.pass();
+            drop(go_on);
+        });
+        while goes_on.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+            rayon::yield_now();
+            thread::yield_now();
+        }
+        let _ = end.send(current_worker());
+    };
+    pool.apply(move || rayon::spawn(job), ()).unwrap();
+    opener.wait_for(1);
+    (opener, ended)
+}
+
+#[test]
+fn a_task_is_not_begun_on_top_of_a_rayon_job_but_right_after_it() {
+    watchdog(20, || {
+        for kind in [Kind::Lasting(1), Kind::Replaced(1, 1000)] {
+            let pool = kind.pool();
+            let (mut opener, ended) = yielding_job(&pool);
+            let call = pool.apply_async(|| (), ());
+            thread::sleep(A_WHILE);
+            assert!(!call.ready(), "{kind:?}");
+            opener.open();
+            assert!(eventually(|| call.ready()), "{kind:?}");
+            assert!(ended.recv_timeout(LONG).unwrap().is_some());
+        }
+    });
+}
+
+#[test]
+fn a_task_begins_on_another_worker_while_a_rayon_job_has_one() {
+    watchdog(60, || {
+        for kind in [Kind::Lasting(2), Kind::Lasting(3)] {
+            let pool = kind.pool();
+            let (mut opener, _ended) = yielding_job(&pool);
+            for _ in 0..20 {
+                let call = pool.apply_async(|| 1, ());
+                assert!(eventually(|| call.ready()), "{kind:?}");
+            }
+            opener.open();
+        }
+    });
+}
+
+#[test]
+#[ignore = "the attendant tries the place of the rayon job again and again, and never the ones that sleep"]
+fn a_task_begins_on_another_place_while_a_rayon_job_has_one() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(2, 1000), Kind::Replaced(3, 1000)] {
+            let pool = kind.pool();
+            let (mut opener, _ended) = yielding_job(&pool);
+            for _ in 0..20 {
+                let call = pool.apply_async(|| 1, ());
+                assert!(eventually(|| call.ready()), "{kind:?}");
+            }
+            opener.open();
+        }
+    });
+}
+
+#[test]
+fn rayon_jobs_that_wait_for_tasks_end() {
+    watchdog(60, || {
+        for kind in KINDS {
+            let pool = Arc::new(kind.pool());
+            let (send, results) = unbounded();
+            for i in 0..scaled(200_u32) {
+                let (inner, send) = (Arc::clone(&pool), send.clone());
+                let job = move || {
+                    let call = inner.apply_async(sum_of_100, ());
+                    let map = inner.map(|x| x + 1, 0..3_u32);
+                    // Either is refused when the worker is being replaced by the time.
+                    let _ = send.send((i, call.get().map_err(drop), map.map_err(drop)));
+                };
+                pool.apply(move || rayon::spawn(job), ()).unwrap();
+            }
+            drop(send);
+            let mut count = 0;
+            while let Ok((_, call, map)) = results.recv_timeout(LONG) {
+                assert_eq!((call, map), (Ok(4950), Ok(vec![1, 2, 3])), "{kind:?}");
+                count += 1;
+            }
+            assert_eq!(count, scaled(200), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_task_waits_for_the_rayon_jobs_of_a_scope_that_wait_for_tasks() {
+    watchdog(60, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            for _ in 0..scaled(100) {
+                let done = Counter::default();
+                let task = || {
+                    rayon::scope(|jobs| {
+                        for _ in 0..4 {
+                            jobs.spawn(|_| {
+                                let call = pool.apply_async(|| 1, ());
+                                assert_eq!(call.get().unwrap(), 1);
+                                done.add();
+                            });
+                        }
+                    });
+                };
+                pool.apply(task, ()).unwrap();
+                assert_eq!(done.get(), 4, "{kind:?}");
+            }
+        }
+    });
+}
+
+// ---- install -------------------------------------------------------------------------------------
+
+#[test]
+fn install_waits_for_a_thread_that_is_back_from_rayon_code() {
+    watchdog(20, || {
+        for pool in spreading() {
+            let mut spread = Spread::plain(pool);
+            let pool = Arc::clone(&spread.pool);
+            let queued = pool.apply_async(|| (), ());
+            let installed = thread::spawn(move || pool.install(|| rayon::join(|| 1, || 2)));
+            thread::sleep(A_WHILE);
+            assert!(!installed.is_finished() && !queued.ready());
+            spread.opener.open();
+            assert_eq!(installed.join().unwrap().unwrap(), (1, 2));
+            queued.get().unwrap();
+            spread.end();
+        }
+    });
+}
+
+#[test]
+fn installed_code_may_wait_for_tasks_and_hold_locks() {
+    watchdog(60, || {
+        for kind in KINDS {
+            let pool = kind.pool();
+            let lock = Mutex::new(0_u32);
+            thread::scope(|threads| {
+                for _ in 0..3 {
+                    threads.spawn(|| {
+                        for _ in 0..scaled(100) {
+                            let sum = pool.install(|| {
+                                let mut sum = lock.lock().unwrap();
+                                *sum += sum_of_100() - 4949;
+                                drop(sum);
+                                pool.apply_async(sum_of_100, ()).get().unwrap()
+                            });
+                            assert_eq!(sum.unwrap(), 4950, "{kind:?}");
+                        }
+                    });
+                }
+            });
+            assert_eq!(*lock.lock().unwrap(), 3 * scaled(100_u32));
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_a_piece_of_rayon_code_is_the_tasks() {
+    watchdog(20, || {
+        for pool in spreading() {
+            let mut spread = Spread::new(pool, || (), |()| panic!("{ON_PURPOSE}"));
+            let next = spread.pool.apply_async(|| 1, ());
+            spread.opener.open();
+            let (_, message) = common::panicked(spread.call.get());
+            assert_eq!(message, ON_PURPOSE);
+            assert_eq!(next.get().unwrap(), 1);
+            drop(spread.others);
+        }
+    });
+}
+
+// ---- the running task ----------------------------------------------------------------------------
+
+#[test]
+fn the_handle_of_a_task_answers_for_it_in_rayon_code_on_any_thread() {
+    watchdog(20, || {
+        let (send, tasks) = bounded::<CurrentTask>(1);
+        let before = move || send.send(current_task()).unwrap();
+        let Spread { opener, mut others, call: cancelled, pool } =
+            Spread::new(Pool::new(3).unwrap(), before, |()| ());
+        // Two threads have it, and one of them waits in rayon for the other; the third is free from now on.
+        others.0.open();
+        others.1.into_iter().for_each(|other| other.get().unwrap());
+        assert!(!cancelled.cancel(), "it runs");
+        let theirs = tasks.recv().unwrap();
+        assert!(theirs.is_cancelled());
+        let wanted = pool.apply_async(
+            move || {
+                let task = current_task();
+                let (stolen, is_stolen) = bounded(1);
+                let piece = || {
+                    stolen.send(()).unwrap();
+                    // Of another task, on this thread.
+                    let inside = task.enter(|| (is_cancelled(), current_task().is_cancelled()));
+                    assert_eq!(inside, (false, false));
+                    assert!(theirs.is_cancelled() && theirs.enter(is_cancelled));
+                    (0..1000_u64).take_while(|_| !task.is_cancelled()).sum::<u64>()
+                };
+                rayon::join(|| is_stolen.recv().unwrap(), piece).1
+            },
+            (),
+        );
+        assert_eq!(wanted.get().unwrap(), 499_500);
+        drop(opener);
+        drop(cancelled);
+    });
+}
+
+#[test]
+fn a_call_made_in_rayon_code_belongs_to_the_task_it_was_entered_for() {
+    watchdog(20, || {
+        for kind in KINDS {
+            let pool = Arc::new(kind.pool());
+            let inner = Arc::clone(&pool);
+            let (up, is_up) = bounded(1);
+            let outer = pool.apply_async(
+                move || {
+                    let task = current_task();
+                    let search = |_| {
+                        task.enter(|| {
+                            inner.apply(
+                                || {
+                                    let _ = up.try_send(());
+                                    while !is_cancelled() {
+                                        thread::yield_now();
+                                    }
+                                },
+                                (),
+                            )
+                        })
+                    };
+                    (0..4).into_par_iter().map(search).for_each(drop);
+                },
+                (),
+            );
+            is_up.recv().unwrap();
+            assert!(!outer.cancel(), "it runs");
+            let _ = outer.get();
+        }
+        assert!(!current_task().is_cancelled(), "of no task");
+    });
+}
+
+// ---- where a job runs ----------------------------------------------------------------------------
+
+/// Contexts whose threads differ in where their stacks are, and in how large.
+fn contexts() -> Vec<Context> {
+    let plain = || Context::threads().name("at");
+    let mut contexts = vec![plain()];
+    for size in [64 << 10, 100_000, 1 << 20, 64 << 20] {
+        contexts.push(plain().stack_size(size));
+    }
+    #[cfg(feature = "pin")]
+    contexts.push(plain().pin_to_cores());
+    #[cfg(feature = "pin")]
+    contexts.push(plain().pin_to_cores().stack_size(64 << 10));
+    contexts
+}
+
+/// The attendant is started when a start was refused, and so at the bottom of a stack never.
+#[test]
+fn a_thread_without_rayon_code_takes_every_start() {
+    watchdog(60, || {
+        for context in contexts() {
+            for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 3)] {
+                let builder = kind.builder().context(context.clone());
+                let pool = builder.build().unwrap();
+                for round in 0..scaled(50) {
+                    assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+                    let calls: Vec<_> =
+                        (0..round % 8).map(|i| pool.apply_async(move || i, ())).collect();
+                    assert!(calls.into_iter().zip(0..).all(|(call, i)| call.get().unwrap() == i));
+                    pool.map(|x| pool.map(|y| x + y, 0..2).unwrap(), 0..3).unwrap();
+                }
+                if live_threads("at").is_some() {
+                    assert_eq!(attendants(), 0, "{context:?}, {kind:?}");
+                }
+            }
+        }
+    });
+}
+
+/// How many attendants of pools named `at` there are.
+fn attendants() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("at-") && name.contains("-atte")).count()
+}
+
+#[test]
+fn a_thread_in_rayon_code_takes_no_start() {
+    watchdog(60, || {
+        for context in contexts() {
+            for workers in [2, 3] {
+                let builder = Pool::builder().processes(workers).context(context.clone());
+                let spread = Spread::plain(builder.build().unwrap());
+                let call = spread.pool.apply_async(|| (), ());
+                thread::sleep(A_WHILE);
+                assert!(!call.ready(), "{context:?}");
+                spread.end();
+                call.get().unwrap();
+            }
+            for kind in [Kind::Lasting(1), Kind::Replaced(1, 1000)] {
+                let pool = kind.builder().context(context.clone()).build().unwrap();
+                let (mut opener, _ended) = yielding_job(&pool);
+                let call = pool.apply_async(|| (), ());
+                thread::sleep(A_WHILE);
+                assert!(!call.ready(), "{context:?}, {kind:?}");
+                opener.open();
+                call.get().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_new_worker_that_takes_the_place_of_one_knows_where_its_jobs_run() {
+    watchdog(60, || {
+        for context in contexts() {
+            for tasks in [1, 2, 5] {
+                let kind = Kind::Replaced(1, tasks);
+                let pool = kind.builder().context(context.clone()).build().unwrap();
+                for i in 0..2 * tasks {
+                    let generation = || current_worker().unwrap().generation();
+                    assert_eq!(pool.apply(generation, ()).unwrap(), i / tasks, "{context:?}");
+                }
+            }
+        }
+    });
+}
+
+/// The thread is the worker, whatever it runs.
+#[test]
+fn the_current_worker_is_known_in_all_places() {
+    fn index() -> usize {
+        current_worker().expect("a worker runs it").index()
+    }
+
+    watchdog(60, || {
+        for context in contexts() {
+            for kind in [Kind::Lasting(2), Kind::Replaced(2, 2)] {
+                let builder = kind.builder().context(context.clone());
+                let pool = Arc::new(builder.initializer(|| _ = index(), ()).build().unwrap());
+                let thread_of: Arc<Mutex<Vec<(usize, thread::ThreadId)>>> = Arc::default();
+                let seen = Arc::clone(&thread_of);
+                let look = move || {
+                    let here = thread::current().id();
+                    seen.lock().unwrap().push((index(), here));
+                };
+                pool.apply(&look, ()).unwrap();
+                pool.map(|_| look(), 0..4).unwrap();
+                pool.install(|| (0..8).into_par_iter().for_each(|_| look())).unwrap();
+                pool.install(|| rayon::join(&look, &look)).unwrap();
+                pool.install(|| rayon::scope(|s| s.spawn(|_| look()))).unwrap();
+                let inner = Arc::clone(&pool);
+                let nested = look.clone();
+                pool.apply(
+                    move || {
+                        inner.map(|_| nested(), 0..3).unwrap();
+                        inner.apply_async(nested.clone(), ()).get().unwrap();
+                        inner.scope(|s| s.apply_async(&nested, ()).get()).unwrap();
+                        let item = nested.clone();
+                        inner.imap(move |_| item(), 0..3).for_each(|item| item.unwrap());
+                        nested();
+                    },
+                    (),
+                )
+                .unwrap();
+                let (send, receive) = bounded(1);
+                let job = look.clone();
+                let job = move || send.send(job()).unwrap();
+                pool.apply(move || rayon::spawn(job), ()).unwrap();
+                receive.recv_timeout(LONG).unwrap();
+                let (gate, mut opener) = gate();
+                let callback = look.clone();
+                let held =
+                    pool.apply_async(move || gate.pass(), ()).callback(move |_: &()| callback());
+                opener.open();
+                held.get().unwrap();
+                let progress = Progress::new(|_, _| _ = current_worker());
+                pool.progress(&progress).map(|_| look(), 0..4).unwrap();
+                pool.close();
+                pool.join().unwrap();
+                let mut known = std::collections::HashMap::new();
+                for (index, thread) in thread_of.lock().unwrap().drain(..) {
+                    let first = *known.entry(thread).or_insert(index);
+                    assert!(index < 2 && first == index, "{context:?}, {kind:?}, {thread:?}");
+                }
+                assert_eq!(current_worker(), None);
+            }
+        }
+    });
+}
