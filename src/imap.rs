@@ -73,6 +73,8 @@ pub struct Imap<'s, I: Iterator, R> {
     in_a_row: usize,
     /// How many it takes until it is trusted not to.
     trusted: usize,
+    /// It says that it has more, as collections and ranges do, and channels and readers do not.
+    has_more: bool,
     /// Nothing has come since the last wait.
     starved: bool,
     /// What is said after the last result, once.
@@ -171,6 +173,7 @@ where
             last_pull: Duration::ZERO,
             in_a_row: 0,
             trusted: TRUSTED,
+            has_more: false,
             starved: false,
             end: None,
         }
@@ -242,12 +245,12 @@ where
     /// A result that is there is handed out before the input is asked for more: the input may block, for as
     /// long as it likes. That has its price where the consumer is slower than the workers: these have nothing
     /// to do when the last of their results is handed out, until the window is filled again. So an input that
-    /// has given many items in a row without a pause is trusted, and the window kept full. If that was an error,
-    /// it takes twice as many items until it is trusted again: of a stream of `n` items that happens some
-    /// `log2(n / TRUSTED)` times at the most.
+    /// says how many items it still has, and has given many in a row without a pause, is trusted, and the window
+    /// kept full. If that was an error, it takes twice as many items until it is trusted again: of a stream of `n`
+    /// items that happens about `log2(n / TRUSTED)` times at the most.
     #[inline]
     fn top_up(&mut self) {
-        if self.in_a_row >= self.trusted && self.has_room() {
+        if self.in_a_row >= self.trusted && self.has_more && self.has_room() {
             self.refill(SLOW);
         }
     }
@@ -332,7 +335,12 @@ where
         }
         self.last_pull = each(spent, items.len());
         if spent < SLOW {
-            self.in_a_row = self.in_a_row.saturating_add(items.len());
+            let before = self.in_a_row;
+            self.in_a_row = before.saturating_add(items.len());
+            if before < self.trusted && self.in_a_row >= self.trusted {
+                let hint = catch(|| input.size_hint().0).map_err(discard);
+                self.has_more = hint.is_ok_and(|least| least > 0);
+            }
         } else if std::mem::take(&mut self.in_a_row) >= self.trusted {
             self.trusted = self.trusted.saturating_mul(2);
         }

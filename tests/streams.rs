@@ -1008,6 +1008,35 @@ fn a_slow_input_holds_no_result_back() {
 
 /// The same of an input that was fast so far: nobody knows beforehand that it will block.
 #[test]
+fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_length() {
+    watchdog(60, || {
+        const WINDOW: usize = 1000;
+        for kind in THREADS {
+            for ordered in [true, false] {
+                let pool = kind.pool();
+                // As a channel, it could block at any item.
+                let (input, seen) = counting((0..5 * WINDOW).filter(|_| true));
+                let mut stream = stream(pool.buffersize(WINDOW), ordered, |x| x, input);
+                let (mut opener, held) = hold(&pool, kind.workers());
+                while seen.pulled() < WINDOW {
+                    assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                }
+                opener.open();
+                held.into_iter().for_each(|held| held.get().unwrap());
+                // When all workers are held again, all that was queued before is done.
+                let (opener, _held) = hold(&pool, kind.workers());
+                for _ in 0..WINDOW {
+                    stream.next().unwrap().unwrap();
+                    assert_eq!(seen.pulled(), WINDOW, "{kind:?}, ordered {ordered}");
+                }
+                drop(opener);
+                assert_eq!(stream.map(Result::unwrap).count(), 4 * WINDOW);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_fast_input_is_not_asked_while_there_are_results() {
     watchdog(60, || {
         for kind in THREADS {
