@@ -368,7 +368,7 @@ where
         expected.reverse();
         let split = Split { first: with, items, parts: parts.clone(), expected };
         if self.control.news.split(split).is_err() {
-            parts.iter().for_each(|part| _ = part.abandon());
+            parts.iter().for_each(|part| part.abandon());
             return;
         }
         self.control.bell.ring();
