@@ -150,7 +150,7 @@ fn nested_calls_beside_busy_workers_leave_nothing_behind() {
             });
         }),
         ("imap", |pool| assert_eq!(pool.imap(|x| x, 0..4).count(), 4)),
-        ("a cancelled handle", |pool| drop(pool.apply_async(|| (), ()).cancel())),
+        ("a cancelled handle", |pool| _ = pool.apply_async(|| (), ()).cancel()),
         ("a dropped stream", |pool| drop(pool.imap(|x| x, 0..100).next())),
     ];
     watchdog(240, move || {
@@ -208,9 +208,9 @@ fn what_is_dropped_outside_beside_busy_workers_leaves_nothing_behind() {
 
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let calls: [(&str, Call); 3] = [
-        ("cancelled handles", |pool| drop(pool.apply_async(|| (), ()).cancel())),
+        ("cancelled handles", |pool| assert!(pool.apply_async(|| (), ()).cancel())),
         ("dropped streams", |pool| drop(pool.imap(|x| x, 0..100))),
-        ("scopes that cancel", |pool| pool.scope(|s| drop(s.apply_async(|| (), ()).cancel()))),
+        ("scopes that cancel", |pool| pool.scope(|s| assert!(s.apply_async(|| (), ()).cancel()))),
     ];
     watchdog(120, move || {
         for kind in [Kind::Lasting(2), Kind::Replaced(2, 1_000_000)] {

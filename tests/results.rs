@@ -1017,3 +1017,68 @@ fn handles_outlive_their_pool() {
         }
     });
 }
+
+// ---- a handle in its own callback ----------------------------------------------------------------
+
+#[test]
+fn a_callback_that_waits_for_its_own_call_would_deadlock() {
+    type Slot = Arc<Mutex<Option<AsyncResult<u32>>>>;
+
+    watchdog(20, || {
+        for kind in THREADS {
+            for polls in [false, true] {
+                let pool = kind.pool();
+                let (gate, mut opener) = gate();
+                let slot: Slot = Arc::default();
+                let (own, (send, outcome)) = (Arc::clone(&slot), bounded(1));
+                let callback = move |_: &u32| {
+                    let mut handle = own.lock().unwrap().take().expect("it is there");
+                    let outcome = match polls {
+                        false => handle.get_timeout(LONG),
+                        true => {
+                            let mut context = TaskContext::from_waker(Waker::noop());
+                            match Pin::new(&mut handle).poll(&mut context) {
+                                Poll::Ready(outcome) => outcome,
+                                Poll::Pending => Ok(0),
+                            }
+                        }
+                    };
+                    send.send(outcome).unwrap();
+                };
+                let call = pool.apply_async(move || (gate.pass(), 7).1, ()).callback(callback);
+                *slot.lock().unwrap() = Some(call);
+                opener.open();
+                let outcome = outcome.recv_timeout(LONG).unwrap();
+                assert_matches!(outcome, Err(Error::WouldDeadlock), "{kind:?}, {polls}");
+            }
+        }
+    });
+}
+
+// ---- many wakers ---------------------------------------------------------------------------------
+
+#[test]
+fn a_handle_keeps_the_last_of_its_wakers_alone() {
+    struct Mine;
+    impl Wake for Mine {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
+            let mut before = None;
+            for _ in 0..100 {
+                let mine = Arc::new(Mine);
+                let weak = Arc::downgrade(&mine);
+                assert!(poll(&mut handle, &Waker::from(mine)).is_pending());
+                let old: Option<std::sync::Weak<Mine>> = before.replace(weak);
+                assert!(old.is_none_or(|old| old.strong_count() == 0), "{kind:?}");
+            }
+            opener.open();
+            assert_eq!(handle.get().unwrap(), [7]);
+        }
+    });
+}

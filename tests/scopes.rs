@@ -886,3 +886,35 @@ fn a_handle_is_no_larger_for_being_in_a_scope() {
     fn assert_send_sync<T: Send + Sync + Copy>() {}
     assert_send_sync::<Scope<'_, '_>>();
 }
+
+/// What has not begun is skipped, and what others run is not waited for.
+#[test]
+fn a_scope_waits_for_no_task_of_others() {
+    watched(20, || {
+        for way in 0..3 {
+            for kind in THREADS {
+                let pool = &kind.pool();
+                let (opener, held) = hold(pool, kind.workers());
+                match way {
+                    0 => pool.scope(|s| {
+                        drop(s.apply_async(|| 1, ()));
+                        pool.terminate();
+                    }),
+                    1 => {
+                        let timed = pool.timeout(Duration::from_millis(1));
+                        timed.scope(|s| drop(s.apply_async(|| 1, ())));
+                    }
+                    _ => thread::scope(|threads| {
+                        threads.spawn(|| {
+                            sleep(NAP);
+                            pool.terminate();
+                        });
+                        assert_matches!(pool.map(|x| x, 0..3), Err(Error::Terminated));
+                        pool.scope(|s| drop(s.apply_async(|| 1, ())));
+                    }),
+                }
+                drop((opener, held));
+            }
+        }
+    });
+}

@@ -1099,3 +1099,45 @@ fn who_found_the_iterator_busy_is_called_back() {
         }
     });
 }
+
+// ---- a serial pool in a task ---------------------------------------------------------------------
+
+#[test]
+fn a_worker_is_known_as_one_inside_of_a_serial_pool() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let (pool, serial) = (Arc::new(kind.pool()), Arc::new(Kind::Serial.pool()));
+            let (inner, inside) = (Arc::clone(&pool), Arc::clone(&serial));
+            let maps = move || inside.apply(|| inner.map(|x| x, [1, 2]).unwrap(), ()).unwrap();
+            assert_eq!(pool.apply_async(maps, ()).get().unwrap(), [1, 2], "{kind:?}");
+            let (inner, inside) = (Arc::clone(&pool), Arc::clone(&serial));
+            let joins = move || inside.apply(|| (inner.close(), inner.join()).1, ()).unwrap();
+            let joined = pool.apply_async(joins, ()).get().unwrap();
+            assert_matches!(joined, Err(Error::WouldDeadlock), "{kind:?}");
+            pool.join().unwrap();
+            // The last owner goes there.
+            let pool = Arc::new(kind.pool());
+            let (send, receive) = bounded::<Arc<Pool>>(1);
+            let drops = move || {
+                let last = receive.recv().unwrap();
+                serial.apply(move || drop(last), ()).unwrap();
+                3
+            };
+            let call = pool.apply_async(drops, ());
+            send.send(pool).unwrap();
+            assert_eq!(call.get().unwrap(), 3, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_serial_worker_is_not_replaced_under_a_task() {
+    watchdog(20, || {
+        let pool = Kind::Serial.builder().max_tasks_per_child(2).build().unwrap();
+        let generation = || current_worker().unwrap().generation();
+        let task = || (generation(), pool.chunksize(1).map(|x| x, 0..5).unwrap(), generation());
+        let (before, _, after) = pool.apply(task, ()).unwrap();
+        assert_eq!(before, after);
+        assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
+    });
+}
