@@ -56,6 +56,9 @@ pub(crate) trait IdleSet {
     /// The runner of worker `index` left.
     fn mark_idle(&mut self, index: usize);
 
+    /// Worker `index`, found idle, cannot run tasks now: all others are found before it.
+    fn mark_refused(&mut self, index: usize);
+
     /// Worker `index` is gone and will not be replaced; true if it was the last.
     fn remove(&mut self, index: usize) -> bool;
 
@@ -233,13 +236,14 @@ impl<I: IdleSet> Runners<I> {
     // ---- runners ---------------------------------------------------------------------------------
 
     /// Runs tasks as worker `index`, until there are none, or `run` has returned true: the worker is to
-    /// be replaced. Then it is no runner any more, but in the second case its place stays taken.
+    /// be replaced, which is what this returns. Then it is no runner any more, but in the second case its place stays
+    /// taken, and it counts as one until its successor goes on.
     pub(crate) fn run_queue(
         &self,
         index: usize,
         start: impl Fn(I::Starter),
         mut run: impl FnMut(TaskRef) -> bool,
-    ) {
+    ) -> bool {
         let mut inner = lock(&self.inner);
         // This start at least was not refused.
         inner.owed = false;
@@ -251,7 +255,8 @@ impl<I: IdleSet> Runners<I> {
                         inner.active -= 1;
                         inner.idle.mark_idle(index);
                         self.publish(&inner);
-                        return self.retire_if_done(inner);
+                        self.retire_if_done(inner);
+                        return false;
                     }
                 };
                 continue;
@@ -264,7 +269,7 @@ impl<I: IdleSet> Runners<I> {
                 start(starter);
             }
             if run(task) {
-                return;
+                return true;
             }
             inner = lock(&self.inner);
         }
@@ -294,7 +299,7 @@ impl<I: IdleSet> Runners<I> {
     pub(crate) fn refuse(&self, index: usize, attended: bool) -> bool {
         let mut inner = lock(&self.inner);
         inner.active -= 1;
-        inner.idle.mark_idle(index);
+        inner.idle.mark_refused(index);
         inner.owed = attended && !inner.queue.is_empty();
         let owed = inner.owed;
         self.publish(&inner);

@@ -8,6 +8,7 @@
 //! A runner is started by a rayon job. Rayon may give that to a thread that is inside rayon code of a task; there
 //! it is not run but passed on, first to a thread that sleeps, and if none takes it to the attendant.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +38,8 @@ pub(crate) enum Threads {
     Replaced {
         /// `None` where the worker is being replaced, or was lost.
         places: Vec<Option<Arc<ThreadPool>>>,
-        /// The places without a runner.
-        idle: Vec<usize>,
+        /// The places without a runner. The last was busy last, and is taken first.
+        idle: VecDeque<usize>,
         /// How many were lost.
         lost: usize,
     },
@@ -65,7 +66,7 @@ impl IdleSet for Threads {
             Threads::Retired | Threads::Serial => None,
             Threads::Lasting(pool) => Some(Starter { pool: Arc::clone(pool) }),
             Threads::Replaced { places, idle, .. } => {
-                let place = idle.pop()?;
+                let place = idle.pop_back()?;
                 let pool = places[place].clone()?;
                 Some(Starter { pool })
             }
@@ -74,7 +75,13 @@ impl IdleSet for Threads {
 
     fn mark_idle(&mut self, index: usize) {
         if let Threads::Replaced { idle, .. } = self {
-            idle.push(index);
+            idle.push_back(index);
+        }
+    }
+
+    fn mark_refused(&mut self, index: usize) {
+        if let Threads::Replaced { idle, .. } = self {
+            idle.push_front(index);
         }
     }
 
@@ -169,8 +176,8 @@ impl Start {
         if !at_bottom {
             return self.pass_on(worker);
         }
-        workers.run_queue(worker);
-        if worker.should_retire() {
+        if workers.run_queue(worker) {
+            worker.leave();
             // Ends the thread's main loop as soon as this job returns; `serve` goes on from there.
             let pool = workers.runners.with_idle(|threads| match threads {
                 Threads::Replaced { places, .. } => places[worker.index].take(),
@@ -187,20 +194,26 @@ impl Start {
         /// What it takes to wake a thread, on a machine that has a core for it.
         const WAKING: Duration = Duration::from_micros(60);
         let (by, times) = self.pass.as_ref().map_or((usize::MAX, 0), |pass| (pass.by, pass.times));
-        let pool = workers.runners.with_idle(|threads| match threads {
-            Threads::Lasting(pool) => Some(Arc::clone(pool)),
-            _ => None,
-        });
         // Nobody took it from this thread before, or it has gone round.
         let in_vain = by == worker.index || times >= 2 * workers.count;
-        let Some(pool) = pool.filter(|_| !in_vain) else {
+        let next = workers.runners.with_idle(|threads| match threads {
+            _ if in_vain => None,
+            Threads::Lasting(pool) => Some((Arc::clone(pool), true)),
+            // Each place has a rayon pool of its own.
+            Threads::Replaced { .. } => threads.find_idle().map(|next| {
+                threads.mark_refused(worker.index);
+                (next.pool, false)
+            }),
+            Threads::Retired | Threads::Serial => None,
+        });
+        let Some((pool, is_shared)) = next else {
             return workers.refuse_start(worker.index);
         };
         let taken = Arc::new(AtomicBool::new(false));
         let pass = Pass { by: worker.index, times: times + 1, taken: Arc::clone(&taken) };
         spawn(&pool, Job::Start(Start { pass: Some(pass), ..self }));
         let begun = Instant::now();
-        while !taken.load(Ordering::Relaxed) && begun.elapsed() < WAKING {
+        while is_shared && !taken.load(Ordering::Relaxed) && begun.elapsed() < WAKING {
             thread::yield_now();
         }
     }
@@ -425,7 +438,7 @@ impl Place {
                 // Returns when the pool is dropped, by a worker that has done its tasks or when all work is done.
                 main_loop(rayon_thread);
                 // As the worker still: the tasks that it may have to skip run code of the user's.
-                if worker.should_retire() {
+                if worker.has_left() {
                     worker.end_generation();
                     self.replace();
                 }

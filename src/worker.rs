@@ -10,7 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::panic::{catch, discard};
@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     max_tasks: Option<usize>,
     /// How many tasks it has begun.
     tasks: AtomicUsize,
+    /// Its thread is about to end, for a successor.
+    leaves: AtomicBool,
     /// Where values of this worker lie that are dropped when it is replaced.
     locals: Arc<LocalsList>,
 }
@@ -41,6 +43,7 @@ impl Worker {
             generation: AtomicUsize::new(0),
             max_tasks,
             tasks: AtomicUsize::new(0),
+            leaves: AtomicBool::new(false),
             locals: Arc::default(),
         }
     }
@@ -65,6 +68,16 @@ impl Worker {
     #[inline]
     pub(crate) fn should_retire(&self) -> bool {
         self.max_tasks.is_some_and(|most| self.tasks.load(Ordering::Relaxed) >= most)
+    }
+
+    /// It was the runner of its place, and its thread is about to end, for a successor.
+    pub(crate) fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that is so, once.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaves.swap(false, Ordering::Relaxed)
     }
 
     /// Begins to count: what its initializer had it do is not among its tasks.

@@ -205,8 +205,8 @@ impl Workers {
     }
 
     /// Runs tasks on `worker`, the calling thread, until there are none or it is to be replaced;
-    /// then it is no runner any more, but in the second case its place stays taken.
-    pub(crate) fn run_queue(self: &Arc<Self>, worker: &Worker) {
+    /// the latter is what this returns.
+    pub(crate) fn run_queue(self: &Arc<Self>, worker: &Worker) -> bool {
         let mut turn = Turn::new();
         let run = |task| {
             worker::run(task, worker);
@@ -216,7 +216,7 @@ impl Workers {
             }
             retires
         };
-        self.runners.run_queue(worker.index, |starter| starter.start(self), run);
+        self.runners.run_queue(worker.index, |starter| starter.start(self), run)
     }
 
     /// A start came to worker `index`, which cannot run the queue now.

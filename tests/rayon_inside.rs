@@ -435,7 +435,6 @@ fn a_task_begins_on_another_worker_while_a_rayon_job_has_one() {
 }
 
 #[test]
-#[ignore = "the attendant tries the place of the rayon job again and again, and never the ones that sleep"]
 fn a_task_begins_on_another_place_while_a_rayon_job_has_one() {
     watchdog(60, || {
         for kind in [Kind::Replaced(2, 1000), Kind::Replaced(3, 1000)] {
@@ -482,7 +481,6 @@ fn rayon_jobs_that_wait_for_tasks_end() {
 }
 
 #[test]
-#[ignore = "a start that finds the queue empty on a worker that such jobs have spent is counted out twice"]
 fn rayon_jobs_that_wait_for_tasks_end_on_workers_that_are_replaced() {
     jobs_that_wait_end(&KINDS[4..]);
 }

@@ -87,6 +87,10 @@ impl IdleSet for Hands {
         }
     }
 
+    fn mark_refused(&mut self, index: usize) {
+        self.mark_idle(index);
+    }
+
     fn remove(&mut self, _: usize) -> bool {
         let (left, _) = self.places.as_mut().expect("only replaced workers are lost");
         *left -= 1;
