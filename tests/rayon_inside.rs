@@ -770,7 +770,10 @@ fn the_current_worker_is_known_in_all_places() {
                 .unwrap();
                 let (send, receive) = bounded(1);
                 let job = look.clone();
-                let job = move || send.send(job()).unwrap();
+                let job = move || {
+                    job();
+                    send.send(()).unwrap();
+                };
                 pool.apply(move || rayon::spawn(job), ()).unwrap();
                 receive.recv_timeout(LONG).unwrap();
                 let (gate, mut opener) = gate();
