@@ -34,6 +34,14 @@ use common::{Kind, LONG, eventually, quiet, scaled};
 #[test]
 fn soak() {
     quiet();
+    // Those of the pool's own code are caught at the bottom of its threads, where no call sees them.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.location().is_some_and(|place| place.file().starts_with("src/")) {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+        }
+        hook(info);
+    }));
     let seconds = from_environment("PARPOOL_SOAK_SECONDS").unwrap_or(2);
     let first = from_environment("PARPOOL_SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -76,6 +84,9 @@ fn soak() {
     println!("{done} rounds");
     assert!(done > 0);
 }
+
+/// Panics in the pool's own code.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn from_environment(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -255,6 +266,10 @@ fn round(seed: u64) -> Vec<String> {
     drop(shared.local);
     if !eventually(|| tally.is_even()) {
         faults.push(format!("made {:?}, dropped {:?}", tally.made, tally.dropped));
+    }
+    let panics = PANICS.swap(0, Ordering::SeqCst);
+    if panics > 0 {
+        faults.push(format!("{panics} panics in the pool's own code"));
     }
     if tally.twice.load(Ordering::SeqCst) > 0 {
         faults.push(format!("{:?} values were dropped twice", tally.twice));
