@@ -1,15 +1,19 @@
 //! All verbs at once, at random, nested, on pools of all kinds, from several threads; with panics,
-//! timeouts, cancels, drops, and ends at any moment. Each result is compared with what a loop would
-//! have made, and each value must be dropped once.
+//! timeouts, cancels, drops, and ends at any moment; with rayon code in tasks and around them
+//! (`soak/pieces.rs`). Each result is compared with what a loop would have made, and each value must be
+//! dropped once.
 //!
 //! A round is a program made from one number, its seed. `PARPOOL_SOAK_SECONDS` is how long to go on
-//! (2), `PARPOOL_SOAK_SEED` the seed of the first round; a round that fails prints its own.
+//! (2), `PARPOOL_SOAK_SEED` the seed of the first round; a round that fails prints its own. With
+//! `PARPOOL_SOAK_HOLD` set a round that hangs is left as it is, for a debugger.
 //!
 //! ```text
 //! PARPOOL_SOAK_SECONDS=600 cargo test --release --test soak
 //! ```
 
 mod common;
+#[path = "soak/pieces.rs"]
+mod pieces;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,11 +28,20 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 use parpool::{AsyncResult, Error, Imap, Options, Pool, TryError, WorkerLocal};
 
-use common::{Kind, LONG, ON_PURPOSE, eventually, quiet};
+use common::ON_PURPOSE;
+use common::{Kind, LONG, eventually, quiet, scaled};
 
 #[test]
 fn soak() {
     quiet();
+    // Those of the pool's own code are caught at the bottom of its threads, where no call sees them.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.location().is_some_and(|place| place.file().starts_with("src/")) {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+        }
+        hook(info);
+    }));
     let seconds = from_environment("PARPOOL_SOAK_SECONDS").unwrap_or(2);
     let first = from_environment("PARPOOL_SOAK_SEED").unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -58,13 +71,22 @@ fn soak() {
                 done += 1;
             }
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => panic!("PARPOOL_SOAK_SEED={current} hangs"),
+            Err(RecvTimeoutError::Timeout) => {
+                println!("PARPOOL_SOAK_SEED={current} hangs, process {}", std::process::id());
+                while std::env::var_os("PARPOOL_SOAK_HOLD").is_some() {
+                    thread::park();
+                }
+                panic!("PARPOOL_SOAK_SEED={current} hangs");
+            }
         }
     }
     runner.join().expect("the panics of a round are its faults");
     println!("{done} rounds");
     assert!(done > 0);
 }
+
+/// Panics in the pool's own code.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn from_environment(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -157,6 +179,10 @@ struct Shared {
     /// How many nested operations may still be begun.
     fuel: AtomicUsize,
     local: WorkerLocal<Token>,
+    /// Held by tasks around rayon code.
+    locks: [Mutex<u64>; 2],
+    /// Threads may keep their pool, and so the round has to end it.
+    keeps: bool,
 }
 
 /// A pool, and those that its tasks may use besides it.
@@ -164,21 +190,28 @@ struct Shared {
 struct Place {
     pool: Arc<Pool>,
     below: Option<Arc<Pool>>,
+    /// Its tasks take no locks and wait for nothing that they have not made; see `pieces`.
+    plain: bool,
 }
 
 fn round(seed: u64) -> Vec<String> {
     let mut random = Random(seed ^ 0x50a4);
     let tally = Arc::<Tally>::default();
     let makes = Arc::clone(&tally);
+    let unsteady = random.once_in(2);
+    let below = random.once_in(3).then(|| Arc::new(pool(&mut random)));
+    // In a steady round the pool below is ended when that above is over, and not before.
+    let keeps = random.once_in(2) && (unsteady || below.is_none());
     let world = World(Arc::new(Shared {
         tally: Arc::clone(&tally),
         faults: Mutex::default(),
-        unsteady: random.once_in(2),
-        fuel: AtomicUsize::new(200),
+        unsteady,
+        fuel: AtomicUsize::new(scaled(200)),
         local: WorkerLocal::new(move || makes.make(0)),
+        locks: Default::default(),
+        keeps,
     }));
-    let below = random.once_in(3).then(|| Arc::new(pool(&mut random)));
-    let place = Place { pool: Arc::new(pool(&mut random)), below };
+    let place = Place { pool: Arc::new(pool(&mut random)), below, plain: false };
     let drivers: Vec<_> = (0..1 + random.below(3))
         .map(|_| {
             let (world, place, mut random) = (world.clone(), place.clone(), Random(random.next()));
@@ -204,7 +237,7 @@ fn round(seed: u64) -> Vec<String> {
             world.fault(format!("a thread of the round panicked: {}", common::message(&*payload)));
         }
     }
-    let Place { pool, below } = place;
+    let Place { pool, below, .. } = place;
     if joins {
         // From above to below: the tasks of the one use the other.
         for pool in [Some(&pool), below.as_ref()].into_iter().flatten() {
@@ -219,6 +252,9 @@ fn round(seed: u64) -> Vec<String> {
                 world.fault(format!("join: {error:?}"));
             }
         }
+    } else if keeps {
+        pool.close();
+        below.iter().for_each(|below| below.close());
     }
     drop((pool, below));
     // Whatever outlives the calls is owned by a task that still runs.
@@ -230,6 +266,10 @@ fn round(seed: u64) -> Vec<String> {
     drop(shared.local);
     if !eventually(|| tally.is_even()) {
         faults.push(format!("made {:?}, dropped {:?}", tally.made, tally.dropped));
+    }
+    let panics = PANICS.swap(0, Ordering::SeqCst);
+    if panics > 0 {
+        faults.push(format!("{panics} panics in the pool's own code"));
     }
     if tally.twice.load(Ordering::SeqCst) > 0 {
         faults.push(format!("{:?} values were dropped twice", tally.twice));
@@ -278,6 +318,8 @@ struct Work {
     panics: usize,
     /// One item in so many uses the pool itself.
     nests: usize,
+    /// One item in so many runs rayon code.
+    rayon: usize,
     depth: usize,
 }
 
@@ -289,6 +331,7 @@ impl Work {
             seed: random.next(),
             panics: random.pick(&[usize::MAX, usize::MAX, 200, 20, 3]),
             nests: random.pick(&[usize::MAX, 100, 10]),
+            rayon: random.pick(&[usize::MAX, 50, 5]),
             depth,
         }
     }
@@ -312,7 +355,9 @@ impl Work {
 
     fn run(&self, i: u64) -> Token {
         let mut random = self.chance(i);
-        assert!(!random.once_in(self.panics), "{ON_PURPOSE}");
+        if random.once_in(self.panics) {
+            pieces::fail(&mut random);
+        }
         match random.below(40) {
             0 => thread::yield_now(),
             1 => thread::sleep(Duration::from_micros(random.next() % 300)),
@@ -320,20 +365,26 @@ impl Work {
             3 => _ = parpool::is_cancelled(),
             _ => {}
         }
-        if self.depth < 3 && random.once_in(self.nests) {
-            // ORDERING: bounds the size of a round, no more.
-            let fuel = &self.world.0.fuel;
-            let less =
-                fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-            if less.is_ok() {
-                let mut place = self.place.clone();
-                if let Some(below) = place.below.take_if(|_| random.once_in(2)) {
-                    place.pool = below;
-                }
-                operation(&self.world, &place, &mut random, self.depth + 1);
+        if random.once_in(self.rayon) {
+            pieces::in_task(self, &mut random);
+        }
+        if random.once_in(self.nests) && self.has_fuel() {
+            let mut place = self.place.clone();
+            if let Some(below) = place.below.take_if(|_| random.once_in(2)) {
+                place.pool = below;
             }
+            operation(&self.world, &place, &mut random, self.depth + 1);
         }
         self.world.make(self.value(i))
+    }
+
+    /// Whether there may be another operation in this one; then it has to be begun.
+    fn has_fuel(&self) -> bool {
+        let fuel = &self.world.0.fuel;
+        // ORDERING: bounds the size of a round, no more.
+        let less = |n: usize| n.checked_sub(1);
+        let burn = || fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.depth < 3 && burn().is_ok()
     }
 
     /// Compares the outcome of a map of `n` items with that of a loop.
@@ -386,7 +437,7 @@ fn operation(world: &World, place: &Place, random: &mut Random, depth: usize) {
     let (options, timed) = options(&place.pool, random);
     let n = random.pick(&[0, 1, 2, 7, 30, 100, 400]) >> depth;
     let n = random.next() % (n + 1);
-    match random.below(10) {
+    match random.below(12) {
         0 => blocking_map(&work, &options, timed, n, random),
         1 => try_map(&work, &options, timed, n),
         2 => {
@@ -417,10 +468,12 @@ fn operation(world: &World, place: &Place, random: &mut Random, depth: usize) {
             consume(&work, stream, ordered, timed, n, random);
         }
         8 => scope(&work, &options, timed, n, random),
+        9 | 10 if !place.plain => pieces::chain(&work, &options, timed, random),
         _ => {
-            let sum = place.pool.install(|| rayon::join(|| work.value(1), || work.value(2)));
-            match sum {
-                Ok(sum) if sum == (work.value(1), work.value(2)) => {}
+            let mut inner = Random(random.next());
+            let value = || (pieces::installed(&work, &mut inner), work.value(1)).1;
+            match place.pool.install(value) {
+                Ok(value) if value == work.value(1) => {}
                 Err(error) if world.is_the_end(&error, false) => {}
                 other => world.fault(format!("install: {other:?}")),
             }
