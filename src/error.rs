@@ -49,7 +49,8 @@ pub enum Error {
     Taken,
     /// A wait that could never end: `join` from one of the pool's own tasks.
     WouldDeadlock,
-    /// The closure, or the input while it made an item, panicked.
+    /// The closure, or the input while it made an item, panicked; or a parallel input gave fewer or more
+    /// items than it said.
     Panicked(Panic),
     /// A worker thread could not be started.
     Start(io::Error),
