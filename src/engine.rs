@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::chunk::{Cut, Pace, SLICE, look};
 use crate::error::{Error, TryError};
 use crate::idle::{Idle, IdleSet};
-use crate::items::{Begun, Items};
+use crate::items::{Begun, Held, Items};
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::queue::Task;
 use crate::raw::{self, Job, Loan, Run};
@@ -365,7 +365,7 @@ where
     fn portion(&self, slice: usize) -> usize {
         match self.costly_input.load(Ordering::Relaxed) {
             true => look(slice),
-            false => (slice / 4).max(64),
+            false => (slice / 4).max(16),
         }
     }
 
@@ -413,24 +413,36 @@ where
                         }
                     }
                 };
-                let count = look(slice).min(slice - done).min(begun.left);
+                let all = (slice - done).min(begun.left);
                 let idle = if sharing.is_some() { &self.idle } else { &nobody };
                 let mut pause = Pause { idle, since, skip: 0 };
                 let before = block.out.len();
-                let result = catch(|| match shift.pace.is_tiny() {
-                    true => block.out.extend(count, &mut begun.iter, &self.f).map(|()| false),
-                    false => {
-                        let due = || pause.is_due();
-                        block.out.extend_until(count, &mut begun.iter, &self.f, due)
+                let result = catch(|| {
+                    let mut held = Held::new(&mut begun.iter);
+                    let Some(iter) = held.get() else { return Ok(false) };
+                    loop {
+                        let looked = block.out.len();
+                        let count = look(slice).min(all - (looked - before));
+                        let paused = match shift.pace.is_tiny() {
+                            true => block.out.extend(count, iter, &self.f).map(|()| false)?,
+                            false => {
+                                block.out.extend_until(count, iter, &self.f, || pause.is_due())?
+                            }
+                        };
+                        let at = block.start + (block.out.len() - before);
+                        if let Some(observer) = &mut shift.observer {
+                            observer.look(at);
+                        }
+                        let short = block.out.len() - looked < count;
+                        if paused || short || at == block.start + all || at >= self.stop() {
+                            return Ok(paused);
+                        }
                     }
                 });
                 let written = block.out.len() - before;
                 block.start += written;
                 begun.left -= written;
                 done += written;
-                if let Some(observer) = &mut shift.observer {
-                    observer.look(block.start);
-                }
                 let paused = matches!(result, Ok(Ok(true)));
                 if paused {
                     // Somebody is idle and shall have the rest. What cannot be given away, this one does.
@@ -440,8 +452,8 @@ where
                 }
                 let failure = match result {
                     Ok(Ok(true)) => None,
-                    Ok(Ok(false)) if written < count => Some(Failure::Panic(Box::new(FEWER))),
-                    Ok(Ok(false)) => None,
+                    Ok(Ok(false)) if written == all || block.start >= self.stop() => None,
+                    Ok(Ok(false)) => Some(Failure::Panic(Box::new(FEWER))),
                     Ok(Err(error)) => Some(Failure::Item(error)),
                     Err(payload) => Some(Failure::Panic(payload)),
                 };

@@ -50,7 +50,8 @@ pub enum Error {
     /// A wait that could never end: `join` from one of the pool's own tasks, or a wait for a handle in a callback of
     /// it.
     WouldDeadlock,
-    /// The closure, or the input while it made an item, panicked.
+    /// The closure, or the input while it made an item, panicked; or a parallel input gave fewer or more
+    /// items than it said.
     Panicked(Panic),
     /// A worker thread could not be started.
     Start(io::Error),

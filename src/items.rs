@@ -53,6 +53,33 @@ impl<I: Items> Begun<I> {
     }
 }
 
+/// An iterator that is moved here from its place for the time of a loop and back in the end, also by a
+/// panic: one that others could reach is written to memory for each item, and a panicking item that takes
+/// its iterator along could abort the process.
+pub(crate) struct Held<'s, I> {
+    iter: Option<I>,
+    place: &'s mut Option<I>,
+}
+
+impl<'s, I> Held<'s, I> {
+    #[inline]
+    pub(crate) fn new(place: &'s mut Option<I>) -> Self {
+        Held { iter: place.take(), place }
+    }
+
+    #[inline]
+    pub(crate) fn get(&mut self) -> Option<&mut I> {
+        self.iter.as_mut()
+    }
+}
+
+impl<I> Drop for Held<'_, I> {
+    #[inline]
+    fn drop(&mut self) {
+        *self.place = self.iter.take();
+    }
+}
+
 /// Items that were taken out of an iterator, until it may have panicked.
 pub(crate) struct Drained<T> {
     pub(crate) items: Batch<T>,

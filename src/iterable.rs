@@ -17,7 +17,12 @@ use crate::panic::{Panic, catch, discard};
 /// | [`Parallel`] | any `rayon` `IndexedParallelIterator`: `xs.par_iter().enumerate()` | split in place by the iterator itself |
 ///
 /// A panic in the iterator itself is [`Error::Panicked`](crate::Error::Panicked) at the place of
-/// the item it was about to make.
+/// the item it was about to make. So is a parallel iterator that gives fewer or more items than it said, with a
+/// message that says so, at the first item that is missing or too many in the part that was found out. What
+/// a sequential iterator says of its length is a hint: one that is wrong changes nothing.
+///
+/// A parallel iterator is begun once for each block of items that a worker claims (about 20 µs of work, or a
+/// set chunk; large blocks in four parts), and so often the state of a `map_init` is made.
 ///
 /// ```
 /// use parpool::Pool;

@@ -52,13 +52,13 @@ impl<'r, R> Out<'r, R> {
     pub(crate) fn extend<I: Iterator, E>(
         &mut self,
         count: usize,
-        items: &mut Option<I>,
+        items: &mut I,
         f: impl Fn(I::Item) -> Result<R, E>,
     ) -> Result<(), E> {
         match self {
             Out::InPlace(run) => run.extend(count, items, f),
             Out::Grown(vec) => {
-                for item in items.iter_mut().flatten().take(count) {
+                for item in items.take(count) {
                     vec.push(f(item)?);
                 }
                 Ok(())
@@ -71,14 +71,14 @@ impl<'r, R> Out<'r, R> {
     pub(crate) fn extend_until<I: Iterator, E>(
         &mut self,
         count: usize,
-        items: &mut Option<I>,
+        items: &mut I,
         f: impl Fn(I::Item) -> Result<R, E>,
         mut pause: impl FnMut() -> bool,
     ) -> Result<bool, E> {
         match self {
             Out::InPlace(run) => run.extend_until(count, items, f, pause),
             Out::Grown(vec) => {
-                for item in items.iter_mut().flatten().take(count) {
+                for item in items.take(count) {
                     vec.push(f(item)?);
                     if pause() {
                         return Ok(true);

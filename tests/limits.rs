@@ -332,8 +332,7 @@ fn a_stack_that_the_system_refuses_fails_the_pool() {
     });
 }
 
-/// A gibibyte of address space for a hundred items of 1 byte, and more, is what a system refuses or what it
-/// kills the process for.
+/// 64 GiB of address space for three items is what a system refuses, or kills the process for.
 #[test]
 fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
     type Big = [u8; 1 << 20];

@@ -72,12 +72,10 @@ impl<'a, R> Run<'a, R> {
     pub(crate) fn extend<I: Iterator, E>(
         &mut self,
         count: usize,
-        items: &mut Option<I>,
+        items: &mut I,
         f: impl Fn(I::Item) -> Result<R, E>,
     ) -> Result<(), E> {
         let (free, mut written) = self.free(count);
-        let mut held = Held::new(items);
-        let Some(items) = &mut held.iter else { return Ok(()) };
         for (place, item) in free.iter_mut().zip(items) {
             place.write(f(item)?);
             written.count += 1;
@@ -91,20 +89,22 @@ impl<'a, R> Run<'a, R> {
     pub(crate) fn extend_until<I: Iterator, E>(
         &mut self,
         count: usize,
-        items: &mut Option<I>,
+        items: &mut I,
         f: impl Fn(I::Item) -> Result<R, E>,
         mut pause: impl FnMut() -> bool,
     ) -> Result<bool, E> {
         let (free, mut written) = self.free(count);
-        let mut held = Held::new(items);
-        let Some(items) = &mut held.iter else { return Ok(false) };
-        let mut pairs = free.iter_mut().zip(items);
-        while let Some((place, item)) = pairs.next() {
-            place.write(f(item)?);
-            written.count += 1;
-            if let Some((place, item)) = pairs.next() {
-                place.write(f(item)?);
-                written.count += 1;
+        let mut at = 0;
+        while at < free.len() {
+            let Some(item) = items.next() else { break };
+            free[at].write(f(item)?);
+            at += 1;
+            written.count = at;
+            if at < free.len() {
+                let Some(item) = items.next() else { break };
+                free[at].write(f(item)?);
+                at += 1;
+                written.count = at;
             }
             if pause() {
                 return Ok(true);
@@ -170,27 +170,6 @@ struct Written<'w> {
 impl Drop for Written<'_> {
     fn drop(&mut self) {
         *self.len += self.count;
-    }
-}
-
-/// An iterator that is moved here from its place for the time of a loop and back in the end, also by a
-/// panic: what is in memory that others could reach is read and written again for each item.
-struct Held<'s, I> {
-    iter: Option<I>,
-    place: &'s mut Option<I>,
-}
-
-impl<'s, I> Held<'s, I> {
-    #[inline]
-    fn new(place: &'s mut Option<I>) -> Self {
-        Held { iter: place.take(), place }
-    }
-}
-
-impl<I> Drop for Held<'_, I> {
-    #[inline]
-    fn drop(&mut self) {
-        *self.place = self.iter.take();
     }
 }
 
@@ -294,8 +273,8 @@ mod tests {
         let (filled, ()) = fill(Vec::with_capacity(10), 10, |slots| {
             let (front, back) = slots.split_at(4);
             let mut runs = vec![Run::new(back), Run::new(front)];
-            runs[0].extend(usize::MAX, &mut Some(ok(text(4..10))), |value| value).unwrap();
-            runs[1].extend(usize::MAX, &mut Some(ok(text(0..4))), |value| value).unwrap();
+            runs[0].extend(usize::MAX, &mut ok(text(4..10)), |value| value).unwrap();
+            runs[1].extend(usize::MAX, &mut ok(text(0..4)), |value| value).unwrap();
             (runs, ())
         });
         assert_eq!(filled, text(0..10).collect::<Vec<_>>());
@@ -307,9 +286,9 @@ mod tests {
             let (a, rest) = slots.split_at(2);
             let (b, c) = rest.split_at(2);
             let [mut a, mut b, mut c] = [a, b, c].map(Run::new);
-            a.extend(usize::MAX, &mut Some(ok(text(0..2))), |value| value).unwrap();
-            b.extend(usize::MAX, &mut Some(ok(text(2..4))), |value| value).unwrap();
-            c.extend(usize::MAX, &mut Some(ok(text(4..6))), |value| value).unwrap();
+            a.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
+            b.extend(usize::MAX, &mut ok(text(2..4)), |value| value).unwrap();
+            c.extend(usize::MAX, &mut ok(text(4..6)), |value| value).unwrap();
             let c = a.append(c).unwrap_err();
             assert!(a.append(b).is_ok());
             assert!(a.append(c).is_ok());
@@ -322,7 +301,7 @@ mod tests {
     fn a_run_writes_no_further_than_its_slots() {
         let (filled, ()) = fill(Vec::with_capacity(3), 3, |slots| {
             let mut run = Run::new(slots);
-            run.extend(usize::MAX, &mut Some(ok(text(0..100))), |value| value).unwrap();
+            run.extend(usize::MAX, &mut ok(text(0..100)), |value| value).unwrap();
             (vec![run], ())
         });
         assert_eq!(filled.len(), 3);
@@ -333,9 +312,9 @@ mod tests {
         let (filled, ()) = fill(Vec::with_capacity(8), 8, |slots| {
             let (front, back) = slots.split_at(4);
             let mut front = Run::new(front);
-            front.extend(usize::MAX, &mut Some(ok(text(0..2))), |value| value).unwrap();
+            front.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
             let mut dropped = Run::new(back);
-            dropped.extend(usize::MAX, &mut Some(ok(text(0..4))), |value| value).unwrap();
+            dropped.extend(usize::MAX, &mut ok(text(0..4)), |value| value).unwrap();
             (vec![front], ())
         });
         assert_eq!(filled, ["0", "1"]);
@@ -348,7 +327,7 @@ mod tests {
         let threads = [(front, 0..4), (back, 4..8)].map(|(slots, range)| {
             std::thread::spawn(move || {
                 let mut run = Run::new(slots);
-                run.extend(usize::MAX, &mut Some(ok(text(range))), |value| value).unwrap();
+                run.extend(usize::MAX, &mut ok(text(range)), |value| value).unwrap();
                 drop(run.split_off_free());
                 run
             })
@@ -363,9 +342,9 @@ mod tests {
         assert_eq!(room.collect(vec![Run::new(slots)]), [""; 0]);
         let (room, slots) = Room::new(Vec::with_capacity(2), 2);
         let mut run = Run::new(slots);
-        run.extend(usize::MAX, &mut Some(ok(text(0..1))), |value| value).unwrap();
+        run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
         drop(room);
-        run.extend(usize::MAX, &mut Some(ok(text(1..2))), |value| value).unwrap();
+        run.extend(usize::MAX, &mut ok(text(1..2)), |value| value).unwrap();
         assert_eq!(run.len(), 2);
     }
 
@@ -374,8 +353,8 @@ mod tests {
         let (room, slots) = Room::new(Vec::with_capacity(1), 1);
         let (_other, others) = Room::new(Vec::with_capacity(2), 2);
         let (mut run, mut stranger) = (Run::new(slots), Run::new(others.split_at(1).1));
-        run.extend(usize::MAX, &mut Some(ok(text(0..1))), |value| value).unwrap();
-        stranger.extend(usize::MAX, &mut Some(ok(text(1..2))), |value| value).unwrap();
+        run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
+        stranger.extend(usize::MAX, &mut ok(text(1..2)), |value| value).unwrap();
         let stranger = run.append(stranger).unwrap_err();
         assert_eq!(stranger.len(), 1);
         assert_eq!(room.collect(vec![run]), ["0"]);
@@ -387,7 +366,7 @@ mod tests {
         let (room, _slots) = Room::new(Vec::with_capacity(1), 1);
         let (_other, others) = Room::new(Vec::with_capacity(1), 1);
         let mut run = Run::new(others);
-        run.extend(usize::MAX, &mut Some(ok(text(0..1))), |value| value).unwrap();
+        run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
         room.collect(vec![run]);
     }
 
@@ -404,7 +383,7 @@ mod tests {
     fn a_gap_is_no_vector() {
         fill(Vec::with_capacity(4), 4, |slots| {
             let mut run = Run::new(slots.split_at(2).1);
-            run.extend(usize::MAX, &mut Some(ok(text(0..2))), |value| value).unwrap();
+            run.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
             (vec![run], ())
         });
     }
@@ -414,10 +393,9 @@ mod tests {
         let (filled, ()) = fill(Vec::new(), 1000, |slots| {
             let (front, back) = slots.split_at(1);
             let mut run = Run::new(front);
-            run.extend(1, &mut Some([Ok::<(), Never>(())].into_iter()), |value| value).unwrap();
+            run.extend(1, &mut [Ok::<(), Never>(())].into_iter(), |value| value).unwrap();
             let mut rest = Run::new(back);
-            rest.extend(999, &mut Some((1..1000).map(|_| Ok::<(), Never>(()))), |value| value)
-                .unwrap();
+            rest.extend(999, &mut (1..1000).map(|_| Ok::<(), Never>(())), |value| value).unwrap();
             assert!(run.append(rest).is_ok());
             (vec![run], ())
         });
