@@ -190,8 +190,15 @@ impl Observer<'_> {
     }
 
     /// It begins a chunk, with item `first`.
+    ///
+    /// What is finished is counted by then: nobody knows how long the next chunk takes.
     pub(crate) fn begin(&mut self, first: usize) {
         self.end();
+        if self.fresh > 0 {
+            let now = Instant::now();
+            self.told = Some(now);
+            self.tell(now);
+        }
         self.at = first;
         self.span = self.watch.record().map(|record| record.begin_chunk(self.worker, first));
     }
