@@ -166,19 +166,23 @@ where
 
     /// A chunk is done with; the last one gives the cell its outcome.
     fn end_chunk(&self, start: usize, result: Result<Vec<R>, (usize, Error)>) {
-        let last = {
+        let (last, unused) = {
             let mut state = lock(&self.state);
-            match result {
-                Ok(results) => state.results[start / self.unit] = results,
-                Err((index, error)) => {
-                    if state.failure.as_ref().is_none_or(|(lowest, _)| index < *lowest) {
-                        state.failure = Some((index, error));
-                    }
+            let unused = match result {
+                Ok(results) => {
+                    state.results[start / self.unit] = results;
+                    None
                 }
-            }
+                Err((index, error)) => match &state.failure {
+                    Some((lowest, _)) if *lowest <= index => Some((index, error)),
+                    _ => state.failure.replace((index, error)),
+                },
+            };
             state.running -= 1;
-            state.running == 0 && state.chunks.is_empty()
+            (state.running == 0 && state.chunks.is_empty(), unused)
         };
+        // The payload of a panic is the user's.
+        discard(unused);
         if last {
             self.finish();
         }

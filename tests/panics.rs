@@ -903,3 +903,32 @@ fn a_closure_and_an_input_may_both_panic_when_they_are_dropped() {
         }
     });
 }
+
+/// Of two items that panic, one payload is not handed out; its `Drop` may panic, or ask for the handle.
+#[test]
+fn the_payload_that_loses_is_dropped_without_a_lock_where_workers_are_replaced() {
+    struct Payload;
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("{ON_PURPOSE}");
+            }
+        }
+    }
+    watchdog(30, || {
+        for _ in 0..20 {
+            let pool = Pool::builder().processes(2).max_tasks_per_child(100).build().unwrap();
+            let both = std::sync::Arc::new(std::sync::Barrier::new(2));
+            let fail = move |_| {
+                both.wait();
+                std::panic::panic_any(Payload)
+            };
+            let outcome: Result<Vec<()>, Error> =
+                pool.chunksize(1).map_async(fail, vec![0, 1]).get();
+            let Err(Error::Panicked(panic)) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(panic.index(), Some(0));
+            std::mem::forget(panic);
+            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+        }
+    });
+}
