@@ -489,7 +489,7 @@ where
         let woken = terms.workers.wait(end, |waker| {
             // Woken by the worker that puts the result there or splits its chunk, and by `terminate`.
             self.control.bell.set(waker);
-            self.is_answered(ask, hurry) || terms.ended().is_some()
+            self.is_answered(ask, hurry) || terms.ended().is_some() || self.may_help()
         });
         // Until something comes: what was asked for may be there and the next one not.
         self.starved = true;
@@ -522,13 +522,28 @@ where
     fn help(&mut self) -> bool {
         let workers = &self.control.terms.workers;
         let Some(worker) = workers.this_worker() else { return false };
-        while let Some(part) = self.parts.pop_front() {
-            if let Some(entry) = workers.withdraw(part.ticket()) {
+        let mut place = 0;
+        while let Some(part) = self.parts.get(place) {
+            let ticket = part.ticket();
+            if ticket == Ticket::NONE && !part.is_begun() {
+                // Of a chunk that was split just now: it is about to be queued.
+                place += 1;
+                continue;
+            }
+            let entry = workers.withdraw(ticket);
+            self.parts.remove(place);
+            if let Some(entry) = entry {
                 worker::run(entry, worker);
                 return true;
             }
         }
         false
+    }
+
+    /// Whether this thread is a worker and there is a chunk that it may be able to run.
+    fn may_help(&self) -> bool {
+        let is_worker = worker::is_of(self.control.terms.workers.id);
+        is_worker && self.parts.iter().any(|part| part.ticket() != Ticket::NONE && !part.is_begun())
     }
 
     /// Ends the stream: `error` is the last it says.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::call::{Kind, Pending, refused, submit_by};
@@ -18,7 +18,8 @@ use crate::queue::{Task, Ticket};
 use crate::raw::{self, Bound, Lease, Leases};
 use crate::result::AsyncResult;
 use crate::star::Apply;
-use crate::worker;
+use crate::sync::Instant;
+use crate::worker::{self, Worker};
 use crate::workers::Workers;
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
@@ -76,33 +77,42 @@ where
     F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
 {
     let workers = &options.pool.workers;
-    raw::scope(&|lease| attend(workers, lease), |leases| body(Scope { options, leases }))
+    let end = End { workers, this_worker: workers.this_worker() };
+    raw::scope(&end, |leases| body(Scope { options, leases }))
 }
 
-/// Waits for a task of a scope that is ending. One that nobody has begun is run here, if this is a worker, and
-/// skipped as soon as nobody shall wait for it any more.
-fn attend(workers: &Arc<Workers>, lease: &Lease) {
-    let this_worker = workers.this_worker();
-    let _waiting = workers.waiting();
-    let mut ended = false;
-    while !lease.is_over() {
-        let wants_ticket = this_worker.is_some() || ended;
-        let ticket = if wants_ticket { lease.take_ticket() } else { None };
-        match (ticket.and_then(|ticket| workers.withdraw(ticket)), this_worker) {
-            // A worker skips it by itself, if it is to be.
-            (Some(entry), Some(worker)) => worker::run(entry, worker),
-            (Some(entry), None) => {
-                let terminated = workers.is_terminated();
-                worker::skip(entry, if terminated { workers.ended() } else { Error::Timeout });
-            }
-            (None, _) => {
-                // Woken by the thread that runs it, by the one that submits it, and by `terminate`.
-                let in_time = workers.wait(lease.deadline.filter(|_| !ended), |waker| {
-                    lease.poll(waker, wants_ticket) || !ended && workers.is_terminated()
-                });
-                ended |= !in_time || workers.is_terminated();
-            }
+/// The end of a scope. A task that nobody has begun is run here, if this is a worker, and skipped as soon as nobody
+/// shall wait for it any more.
+struct End<'w> {
+    workers: &'w Arc<Workers>,
+    this_worker: Option<&'w Worker>,
+}
+
+impl raw::End for End<'_> {
+    fn begin(&self, lease: &Lease) {
+        let workers = self.workers;
+        let late = || lease.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if self.this_worker.is_none() && !self.has_ended() && !late() {
+            return;
         }
+        let Some(entry) = lease.take_ticket().and_then(|ticket| workers.withdraw(ticket)) else {
+            return;
+        };
+        match self.this_worker {
+            // Which skips it by itself, if it is to be.
+            Some(worker) => worker::run(entry, worker),
+            None if self.has_ended() => worker::skip(entry, workers.ended()),
+            None => worker::skip(entry, Error::Timeout),
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
+        let _waiting = self.workers.waiting();
+        self.workers.wait(deadline, ready)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.workers.is_terminated()
     }
 }
 

@@ -379,6 +379,8 @@ where
                 Err(_) => part.abandon(),
             }
         }
+        // A consumer that is a worker may help with them now.
+        self.control.bell.ring();
     }
 }
 

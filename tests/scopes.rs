@@ -918,3 +918,44 @@ fn a_scope_waits_for_no_task_of_others() {
         }
     });
 }
+
+/// A scope on a worker whose first task waits for the second, by a channel: the end of the scope begins the second
+/// while it waits for the first, also if that was submitted by the first.
+#[test]
+fn the_end_of_a_scope_on_a_worker_waits_for_no_task_while_another_is_queued() {
+    watchdog(30, || {
+        for nested in [false, true] {
+            let pool = std::sync::Arc::new(Pool::new(2).unwrap());
+            let inner = std::sync::Arc::clone(&pool);
+            let done = pool.apply_async(
+                move || {
+                    inner.scope(|s| {
+                        let (send, receive) = crossbeam_channel::unbounded::<()>();
+                        let (begun, begin) = crossbeam_channel::unbounded::<()>();
+                        let (ended, end) = crossbeam_channel::unbounded::<()>();
+                        let later = send.clone();
+                        drop(s.apply_async(
+                            move || {
+                                begun.send(()).unwrap();
+                                // The body has ended, or is about to.
+                                end.recv().unwrap();
+                                if nested {
+                                    drop(s.apply_async(move || later.send(()).unwrap(), ()));
+                                }
+                                receive.recv().unwrap();
+                            },
+                            (),
+                        ));
+                        begin.recv().unwrap();
+                        if !nested {
+                            drop(s.apply_async(move || send.send(()).unwrap(), ()));
+                        }
+                        ended.send(()).unwrap();
+                    });
+                },
+                (),
+            );
+            done.get().unwrap();
+        }
+    });
+}

@@ -90,7 +90,8 @@ where
             // One result is asked for, and no more at a time as a thread would ask: there is no timer to
             // look after what comes late.
             let hurry = self.starved;
-            if !self.is_answered(1, hurry) && self.control.terms.ended().is_none() {
+            let told = self.is_answered(1, hurry) || self.control.terms.ended().is_some();
+            if !told && !self.may_help() {
                 self.starved = true;
                 return Poll::Pending;
             }

@@ -1,5 +1,6 @@
 //! Any number of tasks that borrow and have handles: what a scope is made of.
 
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,16 +11,34 @@ use crate::panic::{catch, discard};
 use crate::queue::{Task, Ticket};
 use crate::result::AsyncResult;
 use crate::sync::{Instant, Mutex, lock};
-use crate::wait;
 use crate::worker::Worker;
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
 pub(crate) struct Leases<'scope, 'env: 'scope> {
-    /// What was leased and may not be over. Pruned as it grows.
-    list: Mutex<Vec<Arc<Lease>>>,
+    list: Mutex<List>,
     /// Invariant in both, as `std::thread::Scope` is: neither may be taken for another.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
+}
+
+struct List {
+    /// What was leased, may not be over, and was not seen by the end of the scope. Pruned as it grows.
+    leases: Vec<Arc<Lease>>,
+    /// The end of the scope, which waits for the tasks.
+    end: Option<Waker>,
+}
+
+/// How a scope ends.
+pub(crate) trait End {
+    /// Takes a task out of the queue if nobody has begun it, and runs or skips it, if it is this thread's to do.
+    fn begin(&self, lease: &Lease);
+
+    /// Blocks until `ready` returns true (then true) or `deadline` has passed (then false). Woken also when
+    /// [`has_ended`](End::has_ended) turns true.
+    fn wait(&self, deadline: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool;
+
+    /// Whether no task shall begin any more.
+    fn has_ended(&self) -> bool;
 }
 
 /// One task of a scope, in a form that may lie in a queue for longer than the scope lives.
@@ -53,36 +72,76 @@ impl<'scope> Leases<'scope, '_> {
         let task = unsafe { std::mem::transmute::<Arc<dyn Task + 'scope>, Arc<dyn Task>>(task) };
         let leased = Leased { task: Some(task), ticket: None, holders: 0, owner: None };
         let lease = Arc::new(Lease { deadline, state: Mutex::new(leased) });
-        let mut list = lock(&self.list);
-        if list.len() == list.capacity() {
-            list.retain(|lease| !lease.is_over());
-            // Room for as many again, so that the next look at all of them is as far off.
-            let alive = list.len();
-            list.reserve(alive.max(4));
-        }
-        list.push(Arc::clone(&lease));
-        drop(list);
-        let ticket = submit(Arc::clone(&lease) as Arc<dyn Task>)?;
-        // The end of the scope may wait already, and have found no ticket.
-        lease.change(|leased| leased.ticket = Some(ticket));
-        Ok(ticket)
+        // Who leases is in the body of the scope or in a task of it, which is in the list: so the scope does not
+        // end before this returns, also by a panic, which no code of the user's is the cause of.
+        let queued = catch(|| submit(Arc::clone(&lease) as Arc<dyn Task>));
+        lock(&lease.state).ticket =
+            queued.as_ref().ok().and_then(|queued| queued.as_ref().ok()).copied();
+        self.add(lease);
+        queued.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 
-    /// Waits for every task, with the help of `attend`: it waits for one until that is over, or until it need not
-    /// be waited for, and may run or skip it if nobody has begun it.
-    fn finish(&self, attend: &dyn Fn(&Lease)) {
+    /// Remembers `lease`, and tells the end of the scope of it.
+    fn add(&self, lease: Arc<Lease>) {
+        let waiting = {
+            let mut list = lock(&self.list);
+            if list.leases.len() == list.leases.capacity() {
+                list.leases.retain(|lease| !lease.is_over());
+                // Room for as many again, so that the next look at all of them is as far off.
+                let alive = list.leases.len();
+                list.leases.reserve(alive.max(4));
+            }
+            list.leases.push(lease);
+            list.end.clone()
+        };
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
+    /// Whether tasks were leased that the end of the scope has not seen; if not, `waker` is woken when there are.
+    fn poll_new(&self, waker: &Waker) -> bool {
+        let mut list = lock(&self.list);
+        list.end = Some(waker.clone());
+        !list.leases.is_empty()
+    }
+
+    /// Waits for every task, in the way of `end`.
+    fn finish(&self, end: &dyn End) {
+        // Those that were begun, or are left to the workers.
+        let mut pending = VecDeque::new();
+        // Whatever happens there, this does not end before the tasks do.
+        let try_begin = |lease: &Lease| _ = catch(|| end.begin(lease)).map_err(discard);
+        let mut ended = false;
         loop {
-            let list = std::mem::take(&mut *lock(&self.list));
-            if list.is_empty() {
-                // Only tasks lease now, and only while they run; none of those that were seen does.
+            let new = std::mem::take(&mut lock(&self.list).leases);
+            if new.is_empty() && pending.is_empty() {
+                // Only tasks lease now, and only while they run, and none did when the list was looked at.
                 return;
             }
-            for lease in list {
-                if !lease.is_over() {
-                    // Whatever happens there, this does not end before the tasks do.
-                    let _ = catch(|| attend(&lease)).map_err(discard);
-                }
-                lease.take_back();
+            for lease in new {
+                try_begin(&lease);
+                pending.push_back(lease);
+            }
+            while pending.front().is_some_and(|lease: &Arc<Lease>| lease.is_over()) {
+                pending.pop_front();
+            }
+            let Some(first) = pending.front() else { continue };
+            // All calls of a scope have a deadline, or none, and the later ones the later.
+            let timed = first.deadline.is_some() && !ended;
+            let now = timed.then(Instant::now);
+            let deadline = now.and_then(|now| {
+                let mut deadlines = pending.iter().filter_map(|lease| lease.deadline);
+                deadlines.find(|deadline| *deadline > now)
+            });
+            let in_time = end.wait(deadline, &mut |waker| {
+                // Both are asked, for both are to wake this thread.
+                let over = first.poll(waker) | self.poll_new(waker);
+                over || !ended && end.has_ended()
+            });
+            if !in_time || !ended && end.has_ended() {
+                ended |= end.has_ended();
+                pending.iter().for_each(|lease| try_begin(lease));
             }
         }
     }
@@ -129,18 +188,11 @@ impl Lease {
         leased.task.is_none() && leased.holders == 0
     }
 
-    /// Whether it is over, or has a ticket to take; if not, `waker` is woken when that changes.
-    pub(crate) fn poll(&self, waker: &Waker, wants_ticket: bool) -> bool {
+    /// Whether it is over; if not, `waker` is woken when it is.
+    fn poll(&self, waker: &Waker) -> bool {
         let mut leased = lock(&self.state);
         leased.owner = Some(waker.clone());
-        leased.task.is_none() && leased.holders == 0 || wants_ticket && leased.ticket.is_some()
-    }
-
-    /// Drops the task and waits until nobody has it.
-    fn take_back(&self) {
-        let task = lock(&self.state).task.take();
-        discard(task);
-        wait::until(None, |waker| self.poll(waker, false));
+        leased.task.is_none() && leased.holders == 0
     }
 }
 
@@ -155,14 +207,14 @@ impl Task for Lease {
 }
 
 /// Lets `body` lease tasks that borrow from the caller, and waits for all of them, also when it panics.
-/// `attend` waits for one.
 pub(crate) fn scope<'env, R>(
-    attend: &dyn Fn(&Lease),
+    end: &dyn End,
     body: impl for<'scope> FnOnce(&'scope Leases<'scope, 'env>) -> R,
 ) -> R {
-    let leases = Leases { list: Mutex::default(), scope: PhantomData, env: PhantomData };
+    let list = Mutex::new(List { leases: Vec::new(), end: None });
+    let leases = Leases { list, scope: PhantomData, env: PhantomData };
     let result = catch(|| body(&leases));
-    leases.finish(attend);
+    leases.finish(end);
     match result {
         Ok(result) => result,
         Err(payload) => std::panic::resume_unwind(payload),
@@ -233,11 +285,12 @@ mod models {
     struct Borrower<'s> {
         stack: &'s Stack,
         begun: Mutex<bool>,
+        told: Arc<crate::wait::Event>,
     }
 
     impl<'s> Borrower<'s> {
         fn new(stack: &'s Stack) -> Arc<Self> {
-            Arc::new(Borrower { stack, begun: Mutex::new(false) })
+            Arc::new(Borrower { stack, begun: Mutex::new(false), told: Arc::default() })
         }
     }
 
@@ -247,6 +300,7 @@ mod models {
             if !std::mem::replace(&mut begun, true) {
                 // SAFETY: see `Stack`.
                 self.stack.runs.with_mut(|runs| unsafe { *runs += 1 });
+                self.told.set();
             }
         }
         fn skip(self: Arc<Self>, _: Error) {}
@@ -280,8 +334,19 @@ mod models {
         true
     }
 
-    fn wait_for(lease: &Lease) {
-        wait::until(None, |waker| lease.poll(waker, false));
+    /// An end that waits, and as a worker takes what is queued.
+    struct Ending<'q>(Option<&'q Queue>);
+
+    impl End for Ending<'_> {
+        fn begin(&self, _: &Lease) {
+            self.0.map(|queue| take_one(queue, false));
+        }
+        fn wait(&self, _: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
+            crate::wait::until(None, ready)
+        }
+        fn has_ended(&self) -> bool {
+            false
+        }
     }
 
     /// The end of a scope, which waits while another thread runs the task or skips it.
@@ -290,7 +355,7 @@ mod models {
         for skips in [false, true] {
             model(move || {
                 let (stack, queue) = (Stack::new(), Queue::default());
-                let thread = scope(&wait_for, |leases| {
+                let thread = scope(&Ending(None), |leases| {
                     let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
                     let queue = Arc::clone(&queue);
                     thread::spawn(move || assert!(take_one(&queue, skips)))
@@ -307,11 +372,7 @@ mod models {
     fn nothing_is_borrowed_after_a_scope_on_a_worker() {
         model(|| {
             let (stack, queue) = (Stack::new(), Queue::default());
-            let attend = |lease: &Lease| {
-                take_one(&queue, false);
-                wait_for(lease);
-            };
-            let thread = scope(&attend, |leases| {
+            let thread = scope(&Ending(Some(&queue)), |leases| {
                 let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
                 let queue = Arc::clone(&queue);
                 thread::spawn(move || _ = take_one(&queue, false))
@@ -322,26 +383,9 @@ mod models {
         });
     }
 
-    /// An `attend` that does not wait: the task is taken back, and not run by who comes too late.
+    /// A task of the scope that leases another while the scope ends, and waits for that.
     #[test]
-    fn a_task_that_is_not_waited_for_is_taken_back() {
-        model(|| {
-            let (stack, queue) = (Stack::new(), Queue::default());
-            let thread = scope(&|_: &Lease| (), |leases| {
-                let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
-                let queue = Arc::clone(&queue);
-                thread::spawn(move || assert!(take_one(&queue, false)))
-            });
-            let (runs, dropped) = stack.counts();
-            assert!(runs <= 1 && dropped == 1);
-            drop(stack);
-            thread.join().unwrap();
-        });
-    }
-
-    /// A task of the scope that leases another while the scope ends.
-    #[test]
-    fn what_a_task_leases_is_waited_for_too() {
+    fn what_a_task_leases_is_begun_by_the_end_of_the_scope() {
         struct Parent<'scope, 'env> {
             leases: &'scope Leases<'scope, 'env>,
             child: Mutex<Option<Arc<Borrower<'scope>>>>,
@@ -350,24 +394,23 @@ mod models {
 
         impl Task for Parent<'_, '_> {
             fn run(self: Arc<Self>, _: &Worker) {
-                let child = lock(&self.child).take();
-                child.map(|child| self.leases.lease(child, None, submit(&self.queue)));
+                let Some(child) = lock(&self.child).take() else { return };
+                let begun = Arc::clone(&child.told);
+                let _ = self.leases.lease(child, None, submit(&self.queue));
+                assert!(begun.wait(None));
             }
             fn skip(self: Arc<Self>, _: Error) {}
         }
 
         model(|| {
             let (stack, queue) = (Stack::new(), Queue::default());
-            let attend = |lease: &Lease| {
-                take_one(&queue, false);
-                wait_for(lease);
-            };
-            let thread = scope(&attend, |leases| {
+            let thread = scope(&Ending(Some(&queue)), |leases| {
                 let child = Mutex::new(Some(Borrower::new(&stack)));
                 let parent = Parent { leases, child, queue: Arc::clone(&queue) };
-                let _ = leases.lease(Arc::new(parent), None, submit(&queue));
-                let queue = Arc::clone(&queue);
-                thread::spawn(move || _ = take_one(&queue, false))
+                let task = Queue::default();
+                let _ = leases.lease(Arc::new(parent), None, submit(&task));
+                // Begun by another thread than the one that ends the scope.
+                thread::spawn(move || assert!(take_one(&task, false)))
             });
             assert_eq!(stack.counts(), (1, 1));
             drop(stack);
