@@ -37,7 +37,7 @@ impl Ticket {
         self.0 >> 1
     }
 
-    fn is_nested(self) -> bool {
+    pub(crate) fn is_nested(self) -> bool {
         self.0 & 1 == 1
     }
 
@@ -75,12 +75,25 @@ impl Tickets {
 /// How often the oldest task is taken where the newest would be.
 const OLDEST_EVERY: usize = 64;
 
-/// Who has submitted a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    Outside,
-    /// The worker of this index, or somebody who is to be served as one.
-    Worker(usize),
+/// Tasks from outside that no runner has seen yet. They are kept apart so that those who submit and those who
+/// run do not need the same lock for each task.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    entries: VecDeque<Entry>,
+    /// The number of the last that came in.
+    last: u64,
+}
+
+impl Incoming {
+    pub(crate) fn push(&mut self, task: TaskRef) -> Ticket {
+        self.last += 1;
+        self.entries.push_back(Entry { number: self.last, source: 0, task: Some(task) });
+        Ticket::new(self.last, false)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
 }
 
 /// First in, first out, but for what the pool's own tasks submit: that goes first, so that what was
@@ -93,28 +106,30 @@ pub(crate) enum Source {
 pub(crate) struct Queue {
     outer: Line,
     nested: Line,
-    /// How many were popped, for now and then the oldest is taken all the same: it is not left lying while
-    /// others come in.
+    /// How many were popped of the second, for now and then the oldest is taken all the same: it is not left
+    /// lying while others come in.
     pops: usize,
 }
 
 impl Queue {
-    pub(crate) fn push(&mut self, task: TaskRef, source: Source) -> Ticket {
-        let nested = source != Source::Outside;
-        Ticket::new(self.line(nested).push(task, source), nested)
+    /// Queues what a task of the worker `source` submits.
+    pub(crate) fn push(&mut self, task: TaskRef, source: usize) -> Ticket {
+        Ticket::new(self.nested.push(task, source), true)
+    }
+
+    /// Queues all that has come in from outside.
+    pub(crate) fn take_in(&mut self, incoming: &mut Incoming) {
+        self.outer.append(&mut incoming.entries);
     }
 
     /// The next task to run. `waits` says whether a task on a worker waits for others.
     pub(crate) fn pop(&mut self, waits: impl Fn(usize) -> bool) -> Option<TaskRef> {
+        let Some((first, last)) = self.nested.ends() else { return self.outer.pop_front() };
         self.pops = self.pops.wrapping_add(1);
-        let newest = match self.nested.ends() {
-            None => return self.outer.pop_front(),
-            Some((Source::Worker(first), Source::Worker(last))) => {
-                first == last && self.pops % OLDEST_EVERY != 0 && waits(first)
-            }
-            Some(_) => false,
-        };
-        if newest { self.nested.pop_back() } else { self.nested.pop_front() }
+        match first == last && self.pops % OLDEST_EVERY != 0 && waits(first) {
+            true => self.nested.pop_back(),
+            false => self.nested.pop_front(),
+        }
     }
 
     /// Takes out the task of `ticket`, if it is still there.
@@ -148,7 +163,8 @@ struct Line {
 
 struct Entry {
     number: u64,
-    source: Source,
+    /// The worker whose task has submitted it.
+    source: u32,
     /// `None` if it was taken out of the middle.
     task: Option<TaskRef>,
 }
@@ -157,16 +173,27 @@ impl Line {
     /// The memory of more entries than these is given back when the line is empty.
     const KEPT: usize = 1024;
 
-    fn push(&mut self, task: TaskRef, source: Source) -> u64 {
+    fn push(&mut self, task: TaskRef, source: usize) -> u64 {
         self.last += 1;
         self.live += 1;
+        // More workers than that are never told apart.
+        let source = u32::try_from(source).unwrap_or(u32::MAX);
         self.entries.push_back(Entry { number: self.last, source, task: Some(task) });
         self.last
     }
 
+    /// Puts all of `entries`, whose numbers are higher, at the end.
+    fn append(&mut self, entries: &mut VecDeque<Entry>) {
+        self.live += entries.len();
+        match self.entries.is_empty() {
+            true => std::mem::swap(&mut self.entries, entries),
+            false => self.entries.append(entries),
+        }
+    }
+
     /// Who has submitted the oldest and the newest task.
-    fn ends(&self) -> Option<(Source, Source)> {
-        Some((self.entries.front()?.source, self.entries.back()?.source))
+    fn ends(&self) -> Option<(usize, usize)> {
+        Some((self.entries.front()?.source as usize, self.entries.back()?.source as usize))
     }
 
     fn pop_front(&mut self) -> Option<TaskRef> {
@@ -227,34 +254,54 @@ mod tests {
         fn skip(self: Arc<Self>, _: Error) {}
     }
 
-    fn source(nested: bool) -> Source {
-        if nested { Source::Worker(0) } else { Source::Outside }
+    /// A queue with its door.
+    #[derive(Default)]
+    struct Both(Queue, Incoming);
+
+    impl Both {
+        fn push(&mut self, task: TaskRef, nested: bool) -> Ticket {
+            if nested { self.0.push(task, 0) } else { self.1.push(task) }
+        }
+
+        fn pop(&mut self) -> Option<TaskRef> {
+            self.0.take_in(&mut self.1);
+            self.0.pop(|_| false)
+        }
+
+        fn withdraw(&mut self, ticket: Ticket) -> Option<TaskRef> {
+            self.0.take_in(&mut self.1);
+            self.0.withdraw(ticket)
+        }
+
+        fn len(&self) -> usize {
+            self.0.len() + self.1.len()
+        }
     }
 
     fn numbered(number: usize, runs: &Arc<Mutex<Vec<usize>>>) -> TaskRef {
         Arc::new(Numbered { number, runs: Arc::clone(runs) })
     }
 
-    fn run_all(queue: &mut Queue) {
+    fn run_all(queue: &mut Both) {
         let worker = Worker::new(0, 0, None);
-        while let Some(task) = queue.pop(|_| false) {
+        while let Some(task) = queue.pop() {
             task.run(&worker);
         }
     }
 
     #[test]
     fn nested_tasks_come_first_and_what_was_withdrawn_does_not_come() {
-        let mut queue = Queue::default();
+        let mut queue = Both::default();
         let runs = Arc::default();
         let tickets: Vec<Ticket> =
-            (0..8).map(|number| queue.push(numbered(number, &runs), source(number >= 5))).collect();
+            (0..8).map(|number| queue.push(numbered(number, &runs), number >= 5)).collect();
         for number in [1, 3, 5, 7] {
             assert!(queue.withdraw(tickets[number]).is_some());
             assert!(queue.withdraw(tickets[number]).is_none(), "it is gone");
         }
         assert_eq!(queue.len(), 4);
         run_all(&mut queue);
-        assert!(queue.is_empty());
+        assert_eq!(queue.len(), 0);
         assert!(queue.withdraw(tickets[0]).is_none() && queue.withdraw(Ticket::NONE).is_none());
         assert_eq!(*lock(&runs), [6, 0, 2, 4]);
     }
@@ -263,9 +310,9 @@ mod tests {
     fn what_was_withdrawn_behind_a_task_that_stays_takes_no_room() {
         let mut queue = Queue::default();
         let runs = Arc::default();
-        queue.push(numbered(0, &runs), source(true));
+        queue.push(numbered(0, &runs), 0);
         for number in 1..10_000 {
-            let ticket = queue.push(numbered(number, &runs), source(true));
+            let ticket = queue.push(numbered(number, &runs), 0);
             assert!(queue.withdraw(ticket).is_some());
         }
         assert!(queue.nested.entries.len() < 32);
@@ -276,7 +323,7 @@ mod tests {
         let (mut queue, runs, worker) = (Queue::default(), Arc::default(), Worker::new(0, 0, None));
         let pop = |queue: &mut Queue| queue.pop(|by| by == 0).map(|task| task.run(&worker));
         for number in 0..100 {
-            queue.push(numbered(number, &runs), Source::Worker(0));
+            queue.push(numbered(number, &runs), 0);
         }
         while pop(&mut queue).is_some() {}
         let newest = (37..100).rev();
@@ -285,7 +332,7 @@ mod tests {
         lock(&runs).clear();
         // Those of several workers, and of one that does not wait, in their order.
         for number in 0..4 {
-            queue.push(numbered(number, &runs), Source::Worker(number % 2));
+            queue.push(numbered(number, &runs), number % 2);
         }
         for _ in 0..3 {
             pop(&mut queue);
@@ -298,7 +345,7 @@ mod tests {
         /// pushes ago.
         #[test]
         fn a_queue_is_two_lists(steps in proptest::collection::vec(0usize..40, 0..400)) {
-            let mut queue = Queue::default();
+            let mut queue = Both::default();
             let (mut nested, mut outer) = (VecDeque::new(), VecDeque::new());
             let mut tickets = Vec::new();
             let (runs, mut seen) = (Arc::default(), Vec::new());
@@ -309,12 +356,12 @@ mod tests {
                     0 | 1 => {
                         let list = if step == 1 { &mut nested } else { &mut outer };
                         list.push_back(number);
-                        tickets.push((queue.push(numbered(number, &runs), source(step == 1)), number));
+                        tickets.push((queue.push(numbered(number, &runs), step == 1), number));
                         number += 1;
                     }
                     2 => {
                         let expected = nested.pop_front().or_else(|| outer.pop_front());
-                        let task = queue.pop(|_| false);
+                        let task = queue.pop();
                         prop_assert_eq!(task.is_some(), expected.is_some());
                         task.into_iter().for_each(|task| task.run(&worker));
                         seen.extend(expected);

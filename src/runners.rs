@@ -11,6 +11,13 @@
 //! looks for work and will look at the queue once more before it leaves, or starts one. A runner that takes a
 //! task does the same for what is left.
 //!
+//! So that who submits from outside does not stand in the way of those who run, that has a lock of its own: the
+//! [`Door`]. As long as the pool is *attended* (enough runners are active, or one looks, or the attendant is to
+//! try again), a task is left at the door, and one of these takes it in. The pool ceases to be
+//! attended under the lock of the door, and in the same moment all that lies there is taken in: so
+//! nothing lies at the door of a pool that is not attended, and the decision is made for all that is queued. Who has both
+//! locks has taken that of the runners first.
+//!
 //! # A start that cannot be run
 //!
 //! The job of a start may come to a thread that is in rayon code of a task, inside of a wait. There no task may
@@ -29,7 +36,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::queue::{Queue, Source, TaskRef, Ticket, Tickets};
+use crate::queue::{Incoming, Queue, TaskRef, Ticket, Tickets};
 use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::wait::{self, Event};
@@ -87,17 +94,47 @@ pub(crate) struct Runners<I> {
     state: AtomicU8,
     /// How many runners there are, to be guessed at without the lock.
     active: CachePadded<AtomicUsize>,
-    /// How many tasks are queued, for those who look for one without the lock.
-    queued: CachePadded<AtomicUsize>,
     /// By worker: how many waits for handles its tasks are in, one on top of the other.
     waits: Box<[CachePadded<AtomicUsize>]>,
-    inner: CachePadded<Mutex<Inner<I>>>,
+    door: CachePadded<Guarded<Door>>,
+    inner: CachePadded<Guarded<Inner<I>>>,
     /// No task is left and none can come.
     pub(crate) retired: Event,
 }
 
+/// What a lock guards, and beside it how many tasks are in that, for those who look for one without the lock.
+struct Guarded<T> {
+    tasks: AtomicUsize,
+    lock: Mutex<T>,
+}
+
+impl<T> Guarded<T> {
+    fn new(inner: T) -> Self {
+        Guarded { tasks: AtomicUsize::new(0), lock: Mutex::new(inner) }
+    }
+
+    // ORDERING (of both): a guess. Who acts on it takes the lock first.
+    fn count(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed)
+    }
+
+    fn set_count(&self, tasks: usize) {
+        self.tasks.store(tasks, Ordering::Relaxed);
+    }
+}
+
+/// Where tasks come in from outside.
+#[derive(Default)]
+struct Door {
+    tasks: Incoming,
+    /// What is left here is taken in by somebody who is awake.
+    attended: bool,
+}
+
 struct Inner<I> {
     queue: Queue,
+    /// As the door has it.
+    attended: bool,
     /// How many runners there are or were started, and others that keep the pool from being retired.
     active: usize,
     /// How many of them have found the queue empty and look once more before they leave.
@@ -127,15 +164,15 @@ impl<I: IdleSet> Inner<I> {
 
 impl<I: IdleSet> Runners<I> {
     pub(crate) fn new(count: usize, idle: I) -> Self {
-        let queue = Queue::default();
         Runners {
             count,
             state: AtomicU8::new(State::Running as u8),
             active: CachePadded::new(AtomicUsize::new(0)),
-            queued: CachePadded::new(AtomicUsize::new(0)),
             waits: (0..count).map(|_| CachePadded::new(AtomicUsize::new(0))).collect(),
-            inner: CachePadded::new(Mutex::new(Inner {
-                queue,
+            door: CachePadded::new(Guarded::new(Door::default())),
+            inner: CachePadded::new(Guarded::new(Inner {
+                queue: Queue::default(),
+                attended: false,
                 active: 0,
                 looking: 0,
                 owed: false,
@@ -147,7 +184,7 @@ impl<I: IdleSet> Runners<I> {
 
     /// Lets `change` at the workers.
     pub(crate) fn with_idle<T>(&self, change: impl FnOnce(&mut I) -> T) -> T {
-        change(&mut lock(&self.inner).idle)
+        change(&mut self.lock().idle)
     }
 
     #[inline]
@@ -161,7 +198,7 @@ impl<I: IdleSet> Runners<I> {
     }
 
     pub(crate) fn is_retired(&self) -> bool {
-        lock(&self.inner).idle.is_retired()
+        self.lock().idle.is_retired()
     }
 
     /// A guess at how many runners there are.
@@ -171,36 +208,86 @@ impl<I: IdleSet> Runners<I> {
 
     /// A guess at how many tasks are queued.
     pub(crate) fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
+        self.inner.count() + self.door.count()
     }
 
-    /// Tells those who look without the lock what has changed under it.
-    fn publish(&self, inner: &Inner<I>) {
-        // ORDERING (of both): guesses. Who acts on one takes the lock first.
-        self.queued.store(inner.queue.len(), Ordering::Relaxed);
-        // Seldom another: what is not written stays in the caches of those who read it.
+    fn lock(&self) -> MutexGuard<'_, Inner<I>> {
+        lock(&self.inner.lock)
+    }
+
+    /// Tells those who have not the lock what has changed under it; to be called after each change. If the pool
+    /// ceases to be attended by that, what lies at the door is queued.
+    fn publish(&self, inner: &mut Inner<I>) {
+        let attended = inner.looking > 0 || inner.active >= self.count || inner.owed;
+        if inner.attended != attended {
+            inner.attended = attended;
+            let mut door = lock(&self.door.lock);
+            door.attended = attended;
+            if !attended {
+                self.take_in_from(&mut door, inner);
+            }
+        }
+        self.inner.set_count(inner.queue.len());
+        // ORDERING: a guess. Seldom another: what is not written stays in the caches of those who read it.
         if self.active.load(Ordering::Relaxed) != inner.active {
             self.active.store(inner.active, Ordering::Relaxed);
         }
+    }
+
+    /// Queues what lies at the door.
+    fn take_in(&self, inner: &mut Inner<I>) {
+        // Who has left something there since is seen when the pool ceases to be attended.
+        if self.door.count() > 0 {
+            self.take_in_from(&mut lock(&self.door.lock), inner);
+        }
+    }
+
+    fn take_in_from(&self, door: &mut Door, inner: &mut Inner<I>) {
+        inner.queue.take_in(&mut door.tasks);
+        self.door.set_count(0);
     }
 
     // ---- submitters ------------------------------------------------------------------------------
 
     /// Queues `task`; what it returns besides the ticket is to be started by the caller. Gives the task back if
     /// the workers are gone.
-    pub(crate) fn push(
+    pub(crate) fn push(&self, task: TaskRef) -> Result<(Ticket, Option<I::Starter>), TaskRef> {
+        let mut door = lock(&self.door.lock);
+        if door.attended {
+            let ticket = door.tasks.push(task);
+            self.door.set_count(door.tasks.len());
+            return Ok((ticket, None));
+        }
+        drop(door);
+        let mut inner = self.lock();
+        if inner.idle.is_retired() {
+            return Err(task);
+        }
+        let mut door = lock(&self.door.lock);
+        let ticket = door.tasks.push(task);
+        self.take_in_from(&mut door, &mut inner);
+        drop(door);
+        Ok((ticket, self.start_missing(&mut inner)))
+    }
+
+    /// The same for what a task of worker `source` submits, which goes before all that comes from outside.
+    pub(crate) fn push_nested(
         &self,
         task: TaskRef,
-        source: Source,
+        source: usize,
     ) -> Result<(Ticket, Option<I::Starter>), TaskRef> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         if inner.idle.is_retired() {
             return Err(task);
         }
         let ticket = inner.queue.push(task, source);
+        Ok((ticket, self.start_missing(&mut inner)))
+    }
+
+    fn start_missing(&self, inner: &mut Inner<I>) -> Option<I::Starter> {
         let missing = inner.missing(self.count);
-        self.publish(&inner);
-        Ok((ticket, missing))
+        self.publish(inner);
+        missing
     }
 
     /// Takes a task out of the queue, if it is still there. It is the caller's to run or to skip.
@@ -208,11 +295,16 @@ impl<I: IdleSet> Runners<I> {
         if ticket == Ticket::NONE {
             return None;
         }
-        let mut inner = lock(&self.inner);
-        let task = inner.queue.withdraw(ticket)?;
-        self.publish(&inner);
-        self.retire_if_done(inner);
-        Some(task)
+        let mut inner = self.lock();
+        if !ticket.is_nested() {
+            self.take_in(&mut inner);
+        }
+        let task = inner.queue.withdraw(ticket);
+        self.publish(&mut inner);
+        if task.is_some() {
+            self.retire_if_done(inner);
+        }
+        task
     }
 
     /// A task on worker `index` begins or has ended to wait for others.
@@ -244,25 +336,30 @@ impl<I: IdleSet> Runners<I> {
         start: impl Fn(I::Starter),
         mut run: impl FnMut(TaskRef) -> bool,
     ) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         // This start at least was not refused.
         inner.owed = false;
         loop {
+            if inner.queue.is_empty() {
+                self.take_in(&mut inner);
+            }
             let Some(task) = inner.queue.pop(|index| self.waits(index)) else {
-                inner = match self.look_again(inner) {
-                    Ok(inner) => inner,
-                    Err(mut inner) => {
-                        inner.active -= 1;
-                        inner.idle.mark_idle(index);
-                        self.publish(&inner);
-                        self.retire_if_done(inner);
-                        return false;
-                    }
-                };
-                continue;
+                inner = self.look_again(inner);
+                if !inner.queue.is_empty() {
+                    continue;
+                }
+                inner.active -= 1;
+                self.publish(&mut inner);
+                if !inner.queue.is_empty() {
+                    // It was left at the door, and its submitter counted on this one.
+                    inner.active += 1;
+                    continue;
+                }
+                inner.idle.mark_idle(index);
+                self.retire_if_done(inner);
+                return false;
             };
-            let missing = inner.missing(self.count);
-            self.publish(&inner);
+            let missing = self.start_missing(&mut inner);
             drop(inner);
             // The task may wait for another one, so first somebody is woken for that.
             if let Some(starter) = missing {
@@ -271,57 +368,59 @@ impl<I: IdleSet> Runners<I> {
             if run(task) {
                 return true;
             }
-            inner = lock(&self.inner);
+            inner = self.lock();
         }
     }
 
     /// Looks at the empty queue a little longer: whoever waited for the last task may submit the
-    /// next at once, and then needs no wake-up. An `Err` when nothing came.
-    fn look_again<'a>(
-        &'a self,
-        mut inner: MutexGuard<'a, Inner<I>>,
-    ) -> Result<MutexGuard<'a, Inner<I>>, MutexGuard<'a, Inner<I>>> {
+    /// next at once, and then needs no wake-up. The queue is still empty when nothing came.
+    fn look_again<'a>(&'a self, mut inner: MutexGuard<'a, Inner<I>>) -> MutexGuard<'a, Inner<I>> {
         if self.state() != State::Running {
-            return Err(inner);
+            return inner;
         }
         inner.looking += 1;
-        self.publish(&inner);
+        self.publish(&mut inner);
         drop(inner);
         wait::a_moment(|| self.queued() > 0);
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         inner.looking -= 1;
         // What was pushed meanwhile counted on this one.
-        if inner.queue.is_empty() { Err(inner) } else { Ok(inner) }
+        self.take_in(&mut inner);
+        self.publish(&mut inner);
+        inner
     }
 
     /// Takes back a start whose job came to a thread that may not run tasks now. True if it is owed from now on, by
     /// the attendant; where there is none, the next submitter starts somebody.
     pub(crate) fn refuse(&self, index: usize, attended: bool) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         inner.active -= 1;
         inner.idle.mark_refused(index);
+        self.publish(&mut inner);
+        self.take_in(&mut inner);
         inner.owed = attended && !inner.queue.is_empty();
         let owed = inner.owed;
-        self.publish(&inner);
+        self.publish(&mut inner);
         self.retire_if_done(inner);
         owed
     }
 
     /// What the attendant does for a start that is owed.
     pub(crate) fn retry(&self) -> Retry<I::Starter> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         if inner.idle.is_retired() {
             return Retry::Retired;
         }
-        let wanted = inner.owed && !inner.queue.is_empty() && inner.active < self.count;
+        let was_owed = std::mem::replace(&mut inner.owed, false);
+        // From now on nobody counts on the attendant.
+        self.publish(&mut inner);
+        let wanted = was_owed && !inner.queue.is_empty() && inner.active < self.count;
         let starter = if wanted { inner.start() } else { None };
-        self.publish(&inner);
+        inner.owed = starter.is_some();
+        self.publish(&mut inner);
         match starter {
             Some(starter) => Retry::Start(starter),
-            None => {
-                inner.owed = false;
-                Retry::Settled
-            }
+            None => Retry::Settled,
         }
     }
 
@@ -331,16 +430,17 @@ impl<I: IdleSet> Runners<I> {
         if self.state() == State::Terminated {
             self.skip_all(skip);
         }
-        self.state() != State::Running && lock(&self.inner).queue.is_empty()
+        self.state() != State::Running && self.queued() == 0
     }
 
     /// Skips what is queued.
     fn skip_all(&self, mut skip: impl FnMut(TaskRef)) {
         loop {
             let task = {
-                let mut inner = lock(&self.inner);
+                let mut inner = self.lock();
+                self.take_in(&mut inner);
                 let task = inner.queue.pop(|_| false);
-                self.publish(&inner);
+                self.publish(&mut inner);
                 task
             };
             match task {
@@ -352,27 +452,26 @@ impl<I: IdleSet> Runners<I> {
 
     /// The place of worker `index`, a runner, is empty for good.
     pub(crate) fn give_up(&self, index: usize, mut skip: impl FnMut(TaskRef)) {
-        let last = lock(&self.inner).idle.remove(index);
+        let last = self.lock().idle.remove(index);
         loop {
             if last {
                 // Nobody else is there to do it.
                 self.skip_all(&mut skip);
             }
-            let mut inner = lock(&self.inner);
-            if last && !inner.queue.is_empty() {
-                // It came in between, and its submitter counted on this one.
-                continue;
-            }
+            let mut inner = self.lock();
             inner.active -= 1;
-            self.publish(&inner);
             if !last {
+                self.publish(&mut inner);
                 return self.retire_if_done(inner);
             }
-            // What comes from now on is refused.
-            let gone = inner.idle.retire();
-            drop(inner);
-            drop(gone);
-            return self.retired.set();
+            inner.owed = false;
+            self.publish(&mut inner);
+            if inner.queue.is_empty() {
+                return self.retire(inner);
+            }
+            // It came in between, and its submitter counted on this one.
+            inner.active += 1;
+            self.publish(&mut inner);
         }
     }
 
@@ -381,26 +480,26 @@ impl<I: IdleSet> Runners<I> {
     /// Keeps the pool from being retired, for somebody who works for it and is no runner: there may be
     /// one more of them than there are workers. False if it was retired before.
     pub(crate) fn enter(&self) -> bool {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         let open = !inner.idle.is_retired();
         if open {
             inner.active += 1;
-            self.publish(&inner);
+            self.publish(&mut inner);
         }
         open
     }
 
     /// The work is done.
     pub(crate) fn exit(&self) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         inner.active -= 1;
-        self.publish(&inner);
+        self.publish(&mut inner);
         self.retire_if_done(inner);
     }
 
     /// Closes or terminates.
     pub(crate) fn end(&self, state: State) {
-        let inner = lock(&self.inner);
+        let inner = self.lock();
         // ORDERING: release, so that the reason is seen by who sees the state.
         self.state.fetch_max(state as u8, Ordering::AcqRel);
         self.retire_if_done(inner);
@@ -408,9 +507,25 @@ impl<I: IdleSet> Runners<I> {
 
     /// Lets the threads go if there is nothing to do and nothing can come.
     fn retire_if_done(&self, mut inner: MutexGuard<'_, Inner<I>>) {
-        let done = self.state() != State::Running && inner.active == 0 && inner.queue.is_empty();
-        if let Some(gone) = if done { inner.idle.retire() } else { None } {
-            drop(inner);
+        if self.state() == State::Running || inner.active > 0 || !inner.queue.is_empty() {
+            return;
+        }
+        let owed = std::mem::replace(&mut inner.owed, false);
+        self.publish(&mut inner);
+        if inner.queue.is_empty() {
+            return self.retire(inner);
+        }
+        // It was left at the door for the attendant.
+        inner.owed = owed;
+        self.publish(&mut inner);
+    }
+
+    /// Lets the threads go. Nothing is queued, and the pool is not attended: what comes from now on is refused.
+    fn retire(&self, mut inner: MutexGuard<'_, Inner<I>>) {
+        debug_assert!(!inner.attended && inner.queue.is_empty());
+        let gone = inner.idle.retire();
+        drop(inner);
+        if gone.is_some() {
             // Rayon's threads leave when their pool is dropped; it does not wait for them.
             drop(gone);
             self.retired.set();

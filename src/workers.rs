@@ -13,7 +13,7 @@ use crate::attendant::Attendant;
 use crate::error::Error;
 use crate::insights::Recorder;
 use crate::panic::{Panic, catch, discard};
-use crate::queue::{Source, TaskRef, Ticket, Tickets};
+use crate::queue::{TaskRef, Ticket, Tickets};
 use crate::runners::{Runners, State};
 use crate::sync::{Instant, Mutex, lock};
 use crate::threads;
@@ -151,16 +151,16 @@ impl Workers {
 
     /// Queues `task`, or, in a pool without threads, runs it. Refused when the pool has ended; then it is skipped.
     pub(crate) fn submit(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
-        let source = worker::index_in(self.id).map_or(Source::Outside, Source::Worker);
-        self.submit_from(task, source)
+        self.submit_from(task, worker::index_in(self.id))
     }
 
     /// Queues `task` before all that wait from outside.
     pub(crate) fn submit_first(self: &Arc<Self>, task: TaskRef) -> Result<Ticket, Error> {
-        self.submit_from(task, Source::Worker(usize::MAX))
+        self.submit_from(task, Some(usize::MAX))
     }
 
-    fn submit_from(self: &Arc<Self>, task: TaskRef, source: Source) -> Result<Ticket, Error> {
+    /// As worker `source`, if there is one.
+    fn submit_from(self: &Arc<Self>, task: TaskRef, source: Option<usize>) -> Result<Ticket, Error> {
         let refused = if self.is_serial {
             match self.enter_serially() {
                 Ok(entered) => {
@@ -170,7 +170,11 @@ impl Workers {
                 Err(_) => task,
             }
         } else {
-            match self.runners.push(task, source) {
+            let pushed = match source {
+                Some(index) => self.runners.push_nested(task, index),
+                None => self.runners.push(task),
+            };
+            match pushed {
                 Ok((ticket, missing)) => {
                     if let Some(starter) = missing {
                         starter.start(self);

@@ -194,7 +194,7 @@ impl Model {
 
     /// Submits `task`.
     fn submit(&self, task: Owned<dyn Task>) -> Result<Ticket, Refused> {
-        let (ticket, missing) = self.runners.push(task, Source::Outside).map_err(|_| Refused)?;
+        let (ticket, missing) = self.runners.push(task).map_err(|_| Refused)?;
         if let Some(threads) = missing {
             threads.change(|jobs| jobs.open += 1);
         }
@@ -210,9 +210,10 @@ impl Model {
     fn join(&self, workers: Vec<JoinHandle<()>>) {
         assert!(self.runners.retired.wait(None));
         workers.into_iter().for_each(|worker| worker.join().unwrap());
-        let inner = lock(&self.runners.inner);
+        let inner = lock(&self.runners.inner.lock);
         assert_eq!(inner.active, 0);
         assert!(inner.queue.is_empty(), "nothing is left in the queue");
+        assert_eq!(self.runners.queued(), 0, "nor at the door");
     }
 }
 
