@@ -193,6 +193,11 @@ impl Flow {
         self.window.checked_sub(in_flight).is_some_and(|room| room >= self.chunk)
     }
 
+    /// While fewer items than this are in flight, another chunk fits.
+    pub(crate) fn fits_below(&self) -> usize {
+        self.window.checked_sub(self.chunk).map_or(0, |most| most.saturating_add(1))
+    }
+
     pub(crate) fn chunk(&self) -> usize {
         self.chunk
     }

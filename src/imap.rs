@@ -75,6 +75,15 @@ pub struct Imap<'s, I: Iterator, R> {
     trusted: usize,
     /// It says that it has more, as collections and ranges do, and channels and readers do not.
     has_more: bool,
+    /// While fewer items are in flight than this, the window is filled before a result is handed out.
+    ///
+    /// That is 0 at first: the input may block, for as long as it likes, so a result that is there is handed out before the
+    /// input is asked for more. But where the consumer is slower than the workers, these then have nothing
+    /// to do when the last of their results is handed out, until the window is filled again. So an input that
+    /// says that it has more items, and has given many in a row without a pause, is trusted, and the window
+    /// kept full. If that was an error, it takes twice as many items until it is trusted again: of a stream of `n`
+    /// items that happens about `log2(n / TRUSTED)` times at the most.
+    full_from: usize,
     /// Nothing has come since the last wait.
     starved: bool,
     /// What is said after the last result, once.
@@ -174,6 +183,7 @@ where
             in_a_row: 0,
             trusted: TRUSTED,
             has_more: false,
+            full_from: 0,
             starved: false,
             end: None,
         }
@@ -211,9 +221,24 @@ where
     }
 
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
+        self.top_up();
+        let result = self.take();
+        if result.is_some() { result } else { self.next_late(deadline) }
+    }
+
+    /// Fills the window of an input that is trusted.
+    #[inline]
+    fn top_up(&mut self) {
+        if self.in_flight < self.full_from {
+            self.refill(SLOW);
+        }
+    }
+
+    /// The same when it is not there yet.
+    #[cold]
+    fn next_late(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
         // Each call gets on, also one that has no time.
         let mut pulled = false;
-        self.top_up();
         loop {
             if let Some(result) = self.take() {
                 return Some(result);
@@ -237,21 +262,6 @@ where
                     }
                 }
             }
-        }
-    }
-
-    /// Fills the window while there may be results to hand out, if that is safe.
-    ///
-    /// A result that is there is handed out before the input is asked for more: the input may block, for as
-    /// long as it likes. That has its price where the consumer is slower than the workers: these have nothing
-    /// to do when the last of their results is handed out, until the window is filled again. So an input that
-    /// says how many items it still has, and has given many in a row without a pause, is trusted, and the window
-    /// kept full. If that was an error, it takes twice as many items until it is trusted again: of a stream of `n`
-    /// items that happens about `log2(n / TRUSTED)` times at the most.
-    #[inline]
-    fn top_up(&mut self) {
-        if self.in_a_row >= self.trusted && self.has_more && self.has_room() {
-            self.refill(SLOW);
         }
     }
 
@@ -286,6 +296,8 @@ where
         while self.has_room() && spent < limit {
             spent += self.pull();
         }
+        let is_trusted = self.in_a_row >= self.trusted && self.has_more && self.input.is_some();
+        self.full_from = if is_trusted { self.flow.fits_below() } else { 0 };
     }
 
     /// Pulls a portion of the input and queues it; says how long the input took.
@@ -401,6 +413,7 @@ where
     }
 
     /// The next result, if it is there.
+    #[inline]
     fn take(&mut self) -> Option<Result<R, Error>> {
         loop {
             if let Some(expected) = self.expected.get_mut(self.at) {
@@ -410,7 +423,9 @@ where
                         self.expected.remove(self.at);
                     }
                     self.in_flight -= 1;
-                    self.calm();
+                    if self.starved {
+                        self.calm();
+                    }
                     return Some(result.map_err(|error| *error));
                 }
             }
@@ -425,13 +440,13 @@ where
     }
 
     /// The workers need not hurry any more: something has come.
+    #[cold]
     fn calm(&mut self) {
-        if std::mem::take(&mut self.starved) {
-            let in_sight = self.in_sight();
-            let hurried = self.expected.iter().take(in_sight);
-            hurried.for_each(|expected| expected.reader.calm());
-            self.control.news.calm();
-        }
+        self.starved = false;
+        let in_sight = self.in_sight();
+        let hurried = self.expected.iter().take(in_sight);
+        hurried.for_each(|expected| expected.reader.calm());
+        self.control.news.calm();
     }
 
     /// Hears which chunks were begun and which were split; true if any was split. Those that begin from now

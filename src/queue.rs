@@ -224,6 +224,9 @@ impl Line {
 
     /// Keeps a task at both ends.
     fn trim(&mut self) {
+        if self.live == self.entries.len() && self.live > 0 {
+            return;
+        }
         while self.entries.front().is_some_and(|entry| entry.task.is_none()) {
             self.entries.pop_front();
         }

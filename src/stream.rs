@@ -292,8 +292,14 @@ where
         }
         let begun = Instant::now();
         let mut items = items.into_iter();
-        // `lane`: how many were done when the lane was new.
+        // `lane`: how many were done when the lane was new; `last`: how many when the lane has room for one more and
+        // that is not the last.
         let (mut done, mut until_look, mut lane) = (0, look, 0);
+        let last_in = |lane: usize, room: usize, items: usize| match items > room {
+            true => lane + room,
+            false => usize::MAX,
+        };
+        let mut last = last_in(0, results.room(), items.len());
         while let Some(item) = items.next() {
             let result = catch(|| f(item)).map_err(|payload| {
                 Box::new(Error::Panicked(Panic::new(payload, Some(self.first + done))))
@@ -307,15 +313,17 @@ where
                     observer.reach(self.first + done, Instant::now());
                 }
             }
-            // Told before the lane is full: the consumer of its last result knows where the next one comes.
-            let go_on = results.room() == 1 && items.len() > 0;
-            let more = go_on.then(|| self.go_on(self.first + lane, self.first + done, items.len()));
-            if results.push(result) {
-                self.control.bell.ring();
-            }
-            if let Some(more) = more {
-                *results = more;
+            let rings = if done < last {
+                results.push(result)
+            } else {
+                // Told before the lane is full: the consumer of its last result knows where the next one comes.
+                let more = self.go_on(self.first + lane, self.first + done, items.len());
                 lane = done;
+                last = last_in(lane, more.room(), items.len());
+                std::mem::replace(results, more).push(result)
+            };
+            if rings {
+                self.control.bell.ring();
             }
             if self.control.is_over() {
                 break;
@@ -342,6 +350,7 @@ where
 
     /// Where the results of `items` items go, the first of which is `first`, that were expected together with
     /// item `with`: there is no room there.
+    #[cold]
     fn go_on(&self, with: usize, first: usize, items: usize) -> Writer<Sent<R>> {
         let (results, reader) = lane(items.min(LANE));
         let expected = vec![Expected { first, reader, left: items, _part: None }];

@@ -66,7 +66,7 @@ mod crowd {
     use crate::sync::Instant;
 
     /// A core that was let go for longer than this was taken by somebody who kept it.
-    const LONG: Duration = Duration::from_micros(200);
+    const LONG: Duration = Duration::from_micros(1000);
 
     /// For how many times as long as that took nobody lets go again: so it costs one part in as many.
     const PAUSE: u32 = 32;

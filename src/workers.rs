@@ -160,7 +160,11 @@ impl Workers {
     }
 
     /// As worker `source`, if there is one.
-    fn submit_from(self: &Arc<Self>, task: TaskRef, source: Option<usize>) -> Result<Ticket, Error> {
+    fn submit_from(
+        self: &Arc<Self>,
+        task: TaskRef,
+        source: Option<usize>,
+    ) -> Result<Ticket, Error> {
         let refused = if self.is_serial {
             match self.enter_serially() {
                 Ok(entered) => {
