@@ -317,6 +317,27 @@ fn a_start_that_is_refused_is_not_lost() {
     }
 }
 
+/// While a start is owed a task is left at the door, and what was queued before it is withdrawn.
+#[test]
+fn what_is_left_at_the_door_for_the_attendant_is_run() {
+    for end in [None, Some(State::Closed)] {
+        model_within(2, move || {
+            let (model, workers) = Model::start(1, 1, false);
+            let done = Arc::new(Event::default());
+            let runs = Owned::<Count>::default();
+            let first = model.count(&runs).expect("the pool is running");
+            model.submit(Owned::new(Tells(Arc::clone(&done)))).expect("the pool is running");
+            model.runners.withdraw(first).map(skip);
+            end.into_iter().for_each(|end| model.runners.end(end));
+            model.threads.change(|jobs| jobs.free = true);
+            assert!(done.wait(None));
+            model.runners.end(State::Closed);
+            model.join(workers);
+            assert_eq!(runs.load(Ordering::SeqCst), 1);
+        });
+    }
+}
+
 /// Two tasks of which each waits for the other: both workers are woken, whoever submits.
 #[test]
 fn no_task_waits_behind_another_while_a_worker_is_idle() {
