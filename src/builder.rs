@@ -230,7 +230,7 @@ impl Builder {
         }
         // More than there are addresses: before `std` rounds it up to whole pages, which could overflow.
         if self.context.stack_size.is_some_and(|bytes| bytes > isize::MAX as usize) && !serial {
-            return Err(Error::Start(io::Error::new(
+            return Err(Error::start(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "no stack is so large",
             )));

@@ -557,7 +557,8 @@ where
     pub(crate) fn finish(self, refused: Option<Error>) -> (Vec<Run<'r, R>>, Rest<R, E>) {
         let Tally { runs, grown, failure } =
             self.tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let timed_out = || self.timed_out.load(Ordering::Relaxed).then_some(Error::Timeout);
+        let timed_out =
+            || self.timed_out.load(Ordering::Relaxed).then_some(Error::DeadlineExceeded);
         let ended = refused.or_else(|| self.terms.ended()).or_else(timed_out).map(TryError::Pool);
         let (ended, unused) = match (ended, failure) {
             (Some(error), failure) => (Some(error), failure),

@@ -9,14 +9,15 @@ use crate::panic::Panic;
 
 /// Why a call to the pool has no value.
 ///
-/// `Send + Sync + 'static`, so it travels with `?` into any error type.
+/// `Send + Sync + 'static`, so it travels with `?` into any error type; `Clone`, so it can be kept where a callback sees it by
+/// reference. Clones share the payload of a panic and the causes.
 ///
 /// | Python raises | here |
 /// |---|---|
 /// | `ValueError("Pool not running")` | [`NotRunning`](Error::NotRunning) |
 /// | `ValueError("Pool is still running")` | [`StillRunning`](Error::StillRunning) |
 /// | `ValueError` of a bad argument | [`InvalidArgument`](Error::InvalidArgument) |
-/// | `multiprocessing.TimeoutError` | [`Timeout`](Error::Timeout) |
+/// | `multiprocessing.TimeoutError` | [`Timeout`](Error::Timeout); of the call's own time, [`DeadlineExceeded`](Error::DeadlineExceeded) |
 /// | what the task raised | [`Panicked`](Error::Panicked), or [`TryError::Item`] from `try_map` |
 /// | nothing: it hangs | [`Terminated`](Error::Terminated), [`WouldDeadlock`](Error::WouldDeadlock), [`Initializer`](Error::Initializer) |
 ///
@@ -28,7 +29,7 @@ use crate::panic::Panic;
 /// assert!(matches!(pool.map(|x| x + 1, [1, 2]), Err(Error::NotRunning)));
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// An argument that can never work, found before anything ran; the text says which.
@@ -39,8 +40,10 @@ pub enum Error {
     StillRunning,
     /// [`successful`](crate::AsyncResult::successful) before the result is there.
     NotReady,
-    /// The time was up.
+    /// It is not there within the time that this wait was given: wait again.
     Timeout,
+    /// The time of the call ([`timeout`](crate::Pool::timeout)) was up before it was done. That is its outcome.
+    DeadlineExceeded,
     /// The pool was terminated while the work waited or ran.
     Terminated,
     /// The handle's [`cancel`](crate::AsyncResult::cancel) came before a worker did.
@@ -53,8 +56,8 @@ pub enum Error {
     /// The closure, or the input while it made an item, panicked; or a parallel input gave fewer or more
     /// items than it said.
     Panicked(Panic),
-    /// A worker thread could not be started.
-    Start(io::Error),
+    /// A worker thread could not be started; the source says why.
+    Start(Arc<io::Error>),
     /// The initializer of a worker panicked or returned an error, which is the source.
     Initializer(Arc<dyn StdError + Send + Sync>),
 }
@@ -68,14 +71,15 @@ impl fmt::Display for Error {
                 f.write_str("the pool is still running: close or terminate it first")
             }
             Error::NotReady => f.write_str("the result is not ready"),
-            Error::Timeout => f.write_str("the time was up"),
+            Error::Timeout => f.write_str("not within the time of this wait"),
+            Error::DeadlineExceeded => f.write_str("the time of the call was up"),
             Error::Terminated => f.write_str("the pool was terminated"),
             Error::Cancelled => f.write_str("the task was cancelled"),
             Error::Taken => f.write_str("the value was taken before"),
             Error::WouldDeadlock => f.write_str("the wait would never end: a task cannot join the pool it runs on, nor a callback wait for its own result"),
             Error::Panicked(panic) => write!(f, "the closure {panic}"),
-            Error::Start(error) => write!(f, "a worker could not be started: {error}"),
-            Error::Initializer(error) => write!(f, "the initializer failed: {error}"),
+            Error::Start(_) => f.write_str("a worker could not be started"),
+            Error::Initializer(_) => f.write_str("the initializer failed"),
         }
     }
 }
@@ -83,15 +87,23 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Error::Panicked(panic) => Some(panic),
-            Error::Start(error) => Some(error),
+            Error::Start(error) => Some(&**error),
             Error::Initializer(error) => Some(&**error),
             _ => None,
         }
     }
 }
 
+impl Error {
+    pub(crate) fn start(error: io::Error) -> Self {
+        Error::Start(Arc::new(error))
+    }
+}
+
 /// Why [`try_map`](crate::Pool::try_map) has no values: an item's own error, or the pool's.
+///
+/// With `?` it becomes an `anyhow::Error` or a `Box<dyn Error + Send + Sync>`, whose text shows the item's error. Where the
+/// function's own error can be made of the pool's, [`into_error`](TryError::into_error) makes it that.
 ///
 /// ```
 /// use parpool::{Pool, TryError};
@@ -106,8 +118,7 @@ impl StdError for Error {
 /// }
 /// # Ok::<(), parpool::Error>(())
 /// ```
-#[derive(Debug)]
-#[non_exhaustive]
+#[derive(Clone, Debug)]
 pub enum TryError<E> {
     /// The closure returned `Err(error)` for the item at `index`, and for no item below it.
     Item {
@@ -120,6 +131,63 @@ pub enum TryError<E> {
     Pool(Error),
 }
 
+impl<E> TryError<E> {
+    /// The index of the item that failed or panicked; `None` if it was the pool that failed.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let error = pool.try_map(|x: i32| if x < 3 { Ok(x) } else { Err("too much") }, 0..9).unwrap_err();
+    /// assert_eq!(error.index(), Some(3));
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn index(&self) -> Option<usize> {
+        match self {
+            TryError::Item { index, .. } => Some(*index),
+            TryError::Pool(Error::Panicked(panic)) => panic.index(),
+            TryError::Pool(_) => None,
+        }
+    }
+
+    /// The item's error, or the pool's as one of the same type: for `?` in a function whose own error has room for it.
+    ///
+    /// ```
+    /// use std::{io, fs};
+    /// use parpool::{Error, Pool, TryError};
+    ///
+    /// #[derive(Debug)]
+    /// enum Failure {
+    ///     Io(io::Error),
+    ///     Pool(Error),
+    /// }
+    ///
+    /// impl From<io::Error> for Failure {
+    ///     fn from(error: io::Error) -> Self { Failure::Io(error) }
+    /// }
+    ///
+    /// impl From<Error> for Failure {
+    ///     fn from(error: Error) -> Self { Failure::Pool(error) }
+    /// }
+    ///
+    /// fn sizes(pool: &Pool, paths: &[&str]) -> Result<Vec<usize>, Failure> {
+    ///     let size = |path: &&str| Ok::<_, Failure>(fs::read(path)?.len());
+    ///     pool.try_map(size, paths).map_err(TryError::into_error)
+    /// }
+    ///
+    /// # let pool = Pool::new(2)?;
+    /// assert!(matches!(sizes(&pool, &["no such file"]), Err(Failure::Io(_))));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn into_error(self) -> E
+    where
+        E: From<Error>,
+    {
+        match self {
+            TryError::Item { error, .. } => error,
+            TryError::Pool(error) => error.into(),
+        }
+    }
+}
+
 impl<E> From<Error> for TryError<E> {
     fn from(error: Error) -> Self {
         TryError::Pool(error)
@@ -129,17 +197,23 @@ impl<E> From<Error> for TryError<E> {
 impl<E: fmt::Display> fmt::Display for TryError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TryError::Item { index, error } => write!(f, "item {index}: {error}"),
+            TryError::Item { index, error } => {
+                write!(f, "item {index}: ")?;
+                // With the flags: `{:#}` of an `anyhow::Error` shows its causes.
+                error.fmt(f)
+            }
             TryError::Pool(error) => error.fmt(f),
         }
     }
 }
 
-impl<E: StdError + 'static> StdError for TryError<E> {
+/// For every `E` that can be shown, as `anyhow::Error` and `String` can, which are no errors themselves. What the item's
+/// error says is in the text; its causes are had from `error` itself.
+impl<E: fmt::Debug + fmt::Display> StdError for TryError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            TryError::Item { error, .. } => Some(error),
-            TryError::Pool(error) => Some(error),
+            TryError::Item { .. } => None,
+            TryError::Pool(error) => error.source(),
         }
     }
 }

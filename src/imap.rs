@@ -32,7 +32,7 @@ use crate::worker;
 /// The stream ends with `None`, and stays ended. Before that, if it could not go on, comes one error that says
 /// why: [`Terminated`](Error::Terminated), [`NotRunning`](Error::NotRunning) if the pool was closed
 /// before all was pulled, [`Panicked`](Error::Panicked) if the input did, with the index of the item it
-/// was to make, [`Timeout`](Error::Timeout) of the call's own deadline.
+/// was to make, [`DeadlineExceeded`](Error::DeadlineExceeded) if the time of the call was up.
 ///
 /// Dropping it cancels what has not begun; what runs can ask [`is_cancelled`](crate::is_cancelled).
 ///
@@ -195,8 +195,8 @@ where
         self
     }
 
-    /// The next result, if it is there within `timeout`; else `Some(Err(Timeout))`, which loses
-    /// nothing: the next call goes on.
+    /// The next result, if it is there within `timeout`; else `Err(Timeout)`, which loses
+    /// nothing: the next call goes on. `Ok(None)` when there are no more.
     ///
     /// An input that blocks cannot be interrupted: the time is looked at when it has given an item.
     ///
@@ -211,19 +211,24 @@ where
     /// let receive = std::sync::Mutex::new(receive);
     /// let mut stream = pool.imap(move |_| receive.lock().unwrap().recv().unwrap(), 0..1);
     /// let soon = Duration::from_millis(1);
-    /// assert!(matches!(stream.next_timeout(soon), Some(Err(Error::Timeout))));
+    /// assert!(matches!(stream.next_timeout(soon), Err(Error::Timeout)));
     /// send.send("late").unwrap();
     /// assert_eq!(stream.next().unwrap()?, "late");
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Result<R, Error>> {
-        self.next_until(wait::deadline(timeout))
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Result<R, Error>>, Error> {
+        let deadline = wait::deadline(timeout);
+        match self.next_ready() {
+            None => self.next_late(deadline),
+            result => Ok(result),
+        }
     }
 
-    fn next_until(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
+    /// The next result, if it is there.
+    #[inline]
+    fn next_ready(&mut self) -> Option<Result<R, Error>> {
         self.top_up();
-        let result = self.take();
-        if result.is_some() { result } else { self.next_late(deadline) }
+        self.take()
     }
 
     /// Fills the window of an input that is trusted.
@@ -234,20 +239,20 @@ where
         }
     }
 
-    /// The same when it is not there yet.
+    /// The next result, which is not there yet; `Err` if it is not by the `deadline`.
     #[cold]
-    fn next_late(&mut self, deadline: Option<Instant>) -> Option<Result<R, Error>> {
+    fn next_late(&mut self, deadline: Option<Instant>) -> Result<Option<Result<R, Error>>, Error> {
         // Each call gets on, also one that has no time.
         let mut pulled = false;
         loop {
             if let Some(result) = self.take() {
-                return Some(result);
+                return Ok(Some(result));
             }
             let step = self.step();
             let slow = self.in_flight > 0 && self.last_pull >= SLOW;
             let late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             match step {
-                Step::End => return self.end.take().map(Err),
+                Step::End => return Ok(self.end.take().map(Err)),
                 Step::Pull if !(slow && pulled && late()) => {
                     // A slow input may be slower than the closure; then there is a result in a moment.
                     if !slow || !self.wait(wait::deadline(self.last_pull / 16)) {
@@ -258,7 +263,7 @@ where
                 Step::Pull | Step::Wait => {
                     if !self.wait(deadline) {
                         // Less may be there than was asked for.
-                        return Some(self.take().unwrap_or(Err(Error::Timeout)));
+                        return self.take().map(Some).ok_or(Error::Timeout);
                     }
                 }
             }
@@ -609,27 +614,23 @@ where
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Result<R, Error>> {
-        self.next_until(None)
+        let result = self.next_ready();
+        if result.is_some() {
+            return result;
+        }
+        // Without a deadline there is no `Timeout`.
+        self.next_late(None).unwrap_or_else(|error| Some(Err(error)))
     }
 
-    /// As exact as the input's, while the stream is not cut short by an error. Of an endless input,
-    /// only what is in flight is sure to come.
+    /// At the most what is in flight and what the input says, and one error. Nothing but one result or error is sure to
+    /// come: a pool that ends takes with it what has not begun.
     fn size_hint(&self) -> (usize, Option<usize>) {
         let pulled = self.in_flight + usize::from(self.end.is_some());
-        let (low, high) = self.input.as_ref().map_or((0, Some(0)), Iterator::size_hint);
-        match high {
-            Some(high) => (low.saturating_add(pulled), high.checked_add(pulled)),
-            None => (pulled, None),
-        }
+        let Some(input) = &self.input else { return (pulled.min(1), Some(pulled)) };
+        let (low, high) = input.size_hint();
+        let high = high.and_then(|high| high.checked_add(pulled)?.checked_add(1));
+        (low.saturating_add(pulled).min(1), high)
     }
-}
-
-impl<'s, I, R> ExactSizeIterator for Imap<'s, I, R>
-where
-    I: ExactSizeIterator,
-    I::Item: Send + 's,
-    R: Send + 's,
-{
 }
 
 impl<'s, I, R> FusedIterator for Imap<'s, I, R>

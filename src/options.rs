@@ -157,7 +157,7 @@ impl<'p> Options<'p> {
     ///
     /// # Errors
     /// As [`Pool::map`]; [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
-    /// [`Timeout`](Error::Timeout) if it is not done in time.
+    /// [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -279,7 +279,7 @@ impl<'p> Options<'p> {
     /// See [`Pool::apply`]. The chunk size has no effect here, but 0 is an error.
     ///
     /// # Errors
-    /// As [`Pool::apply`]; [`Timeout`](Error::Timeout) if it is not done in time.
+    /// As [`Pool::apply`]; [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;

@@ -7,8 +7,9 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
-use crate::sync::{Mutex, lock};
+use crate::raw;
 
 /// What a `panic!` threw.
 pub(crate) type Payload = Box<dyn Any + Send>;
@@ -60,18 +61,21 @@ pub(crate) fn run_hook<R>(f: impl FnOnce() -> R) -> Option<R> {
 /// assert_eq!(*panic.into_payload().downcast::<String>().unwrap(), "no 3s");
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Panic(Box<Inner>);
+#[derive(Clone)]
+pub struct Panic(Arc<Inner>);
 
 struct Inner {
-    // In a mutex only because a payload is `Send` and not `Sync`, and errors are both.
-    payload: Mutex<Payload>,
+    payload: raw::Payload,
+    message: String,
     index: Option<usize>,
 }
 
 impl Panic {
     pub(crate) fn new(payload: Payload, index: Option<usize>) -> Self {
-        let payload = Mutex::new(payload);
-        Panic(Box::new(Inner { payload, index }))
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("a panic without a message").to_owned();
+        Panic(Arc::new(Inner { payload: raw::Payload::new(payload), message, index }))
     }
 
     /// The message, where the panic had one (`panic!("…")` has); else a line that says so.
@@ -83,11 +87,8 @@ impl Panic {
     /// assert_eq!(panic.message(), "0 left");
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn message(&self) -> String {
-        let payload = lock(&self.0.payload);
-        let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-        text.or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic without a message".to_owned())
+    pub fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// The index of the item whose closure, or whose making by the input, panicked; `None` where
@@ -104,21 +105,40 @@ impl Panic {
         self.0.index
     }
 
-    /// What was thrown, to be downcast.
+    /// What was thrown, if it is a `T`.
     ///
     /// ```
     /// use parpool::Error;
     /// # let pool = parpool::Pool::new(1)?;
     /// let Err(Error::Panicked(panic)) = pool.apply(|| std::panic::panic_any(42), ()) else { unreachable!() };
+    /// assert_eq!(panic.downcast_ref(), Some(&42));
+    /// assert_eq!(panic.downcast_ref::<String>(), None);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn downcast_ref<T: Any + Sync>(&self) -> Option<&T> {
+        self.0.payload.downcast_ref()
+    }
+
+    /// What was thrown, to be downcast. A clone of a `Panic` shares it: the last of them has it, the others have the
+    /// [`message`](Panic::message), as a `String`.
+    ///
+    /// ```
+    /// use parpool::Error;
+    /// # let pool = parpool::Pool::new(1)?;
+    /// let Err(Error::Panicked(panic)) = pool.apply(|| std::panic::panic_any(42), ()) else { unreachable!() };
+    /// assert!(panic.clone().into_payload().is::<String>());
     /// assert_eq!(panic.into_payload().downcast_ref(), Some(&42));
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn into_payload(self) -> Box<dyn Any + Send> {
-        let payload = self.0.payload;
-        payload.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let message = self.0.message.clone();
+        match Arc::into_inner(self.0) {
+            Some(inner) => inner.payload.into_inner(),
+            None => Box::new(message),
+        }
     }
 
-    /// Goes on panicking, on this thread, with what was thrown. The panic hook is not run again.
+    /// Goes on panicking, on this thread, with what [`into_payload`](Panic::into_payload) gives. The panic hook is not run again.
     ///
     /// ```
     /// use parpool::{Error, Pool};
@@ -199,7 +219,7 @@ mod tests {
 
     #[test]
     fn messages_of_every_kind_of_payload() {
-        let message = |payload: Payload| Panic::new(payload, None).message();
+        let message = |payload: Payload| Panic::new(payload, None).message().to_owned();
         assert_eq!(message(Box::new("static")), "static");
         assert_eq!(message(Box::new(String::from("made"))), "made");
         assert_eq!(message(Box::new(7)), "a panic without a message");

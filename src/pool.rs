@@ -147,7 +147,7 @@ impl Pool {
 
     /// For the next calls, a deadline for each as a whole: `timeout` from the call on.
     ///
-    /// A call that is not done by then is an [`Err(Timeout)`](Error::Timeout): what has not begun is
+    /// A call that is not done by then is an [`Err(DeadlineExceeded)`](Error::DeadlineExceeded): what has not begun is
     /// skipped, what runs can ask [`is_cancelled`](crate::is_cancelled) and return early, for its
     /// result is thrown away. A blocking verb returns when what ran has returned, because it lends it
     /// what it borrows (an iterator that blocks in `next` counts as running); a handle is an error at
@@ -161,7 +161,7 @@ impl Pool {
     /// let start = Instant::now();
     /// let nap = |_| std::thread::sleep(Duration::from_millis(5));
     /// let result = pool.timeout(Duration::from_millis(20)).map(nap, 0..10_000);
-    /// assert!(matches!(result, Err(Error::Timeout)));
+    /// assert!(matches!(result, Err(Error::DeadlineExceeded)));
     /// assert!(start.elapsed() < Duration::from_secs(5));
     /// # Ok::<(), Error>(())
     /// ```

@@ -69,7 +69,7 @@ impl<T> AsyncResult<T> {
     /// # Errors
     /// What became of the call: [`Panicked`](Error::Panicked), [`Terminated`](Error::Terminated),
     /// [`NotRunning`](Error::NotRunning) if it was refused, [`Cancelled`](Error::Cancelled),
-    /// [`Timeout`](Error::Timeout) of the call's own [`timeout`](crate::Pool::timeout); or
+    /// [`DeadlineExceeded`](Error::DeadlineExceeded) of the call's own [`timeout`](crate::Pool::timeout); or
     /// [`Taken`](Error::Taken), if an earlier `get_timeout` has handed it over.
     ///
     /// ```
@@ -103,7 +103,7 @@ impl<T> AsyncResult<T> {
     /// Waits no longer than `timeout` and hands the value over.
     ///
     /// After an `Err(Timeout)` the handle is as good as before. A call that was made with a
-    /// [`timeout`](crate::Pool::timeout) of its own is also an `Err(Timeout)` once that has passed.
+    /// [`timeout`](crate::Pool::timeout) of its own is an `Err(DeadlineExceeded)` once that has passed.
     /// On a worker the wait helps, and what it has begun to run it runs to the end.
     ///
     /// # Errors
@@ -267,7 +267,7 @@ impl<T> AsyncResult<T> {
         let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
         let is_worker = worker::is_of(workers.id);
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        // Up when the call's own time is, too: the look after that makes it an `Err(Timeout)`, unless
+        // Up when the call's own time is, too: the look after that makes it an `Err(DeadlineExceeded)`, unless
         // somebody else is just giving it its outcome; for that it waits as long as it was asked to.
         let mut end = [deadline, own].into_iter().flatten().min();
         let _waiting = workers.waiting();

@@ -102,7 +102,7 @@ impl raw::End for End<'_> {
             // Which skips it by itself, if it is to be.
             Some(worker) => worker::run(entry, worker),
             None if self.has_ended() => worker::skip(entry, workers.ended()),
-            None => worker::skip(entry, Error::Timeout),
+            None => worker::skip(entry, Error::DeadlineExceeded),
         }
     }
 

@@ -76,7 +76,7 @@ impl Terms {
         if self.workers.is_terminated() {
             Some(self.workers.ended())
         } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            Some(Error::Timeout)
+            Some(Error::DeadlineExceeded)
         } else {
             None
         }

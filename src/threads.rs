@@ -231,7 +231,7 @@ fn calibrate() -> Result<(), Error> {
         handle = Some(small.spawn(move || main_loop(rayon_thread))?);
         Ok(())
     });
-    let pool = Arc::new(built.build().map_err(|error| Error::Start(io::Error::other(error)))?);
+    let pool = Arc::new(built.build().map_err(|error| Error::start(io::Error::other(error)))?);
     let (send, distances) = channel();
     // From outside and from a job of its own, as starts come.
     for _ in 0..2 {
@@ -249,7 +249,7 @@ fn calibrate() -> Result<(), Error> {
     };
     match stack::calibrate(&of(false), &of(true)) {
         true => Ok(()),
-        false => Err(Error::Start(io::Error::other(
+        false => Err(Error::start(io::Error::other(
             "it cannot be told where on the stack of a thread rayon runs a job",
         ))),
     }
@@ -373,8 +373,8 @@ fn build_lasting(
     let built = pool.build();
     match (built, refused) {
         (Ok(pool), _) => Ok(Some(Threads::Lasting(Arc::new(pool)))),
-        (Err(_), Some(error)) => Err(Error::Start(error)),
-        (Err(error), None) => Err(Error::Start(io::Error::other(error))),
+        (Err(_), Some(error)) => Err(Error::start(error)),
+        (Err(error), None) => Err(Error::start(io::Error::other(error))),
     }
 }
 
@@ -401,7 +401,7 @@ fn build_replaced(
         let main = thread(workers, context, index).spawn(move || place.serve(None, Some(ready)));
         match main {
             Ok(handle) => lock(&workers.threads.handles)[index] = Some(handle),
-            Err(error) => return Err(Error::Start(error)),
+            Err(error) => return Err(Error::start(error)),
         }
     }
     Ok(None)
@@ -456,13 +456,13 @@ impl Place {
             body = Some(rayon_thread);
             Ok(())
         });
-        let pool = built.build().map_err(|error| Error::Start(io::Error::other(error)))?;
+        let pool = built.build().map_err(|error| Error::start(io::Error::other(error)))?;
         self.workers.runners.with_idle(|threads| {
             if let Threads::Replaced { places, .. } = threads {
                 places[self.index] = Some(Arc::new(pool));
             }
         });
-        body.ok_or_else(|| Error::Start(io::Error::other("rayon asked for no thread")))
+        body.ok_or_else(|| Error::start(io::Error::other("rayon asked for no thread")))
     }
 
     /// Goes on with the runner of the worker before.
@@ -491,7 +491,7 @@ impl Place {
             Ok(handle) => handles[index] = Some(handle),
             Err(error) => {
                 drop(handles);
-                workers.give_up(index, Some(Error::Start(error)));
+                workers.give_up(index, Some(Error::start(error)));
             }
         }
     }

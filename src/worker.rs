@@ -374,7 +374,7 @@ pub fn current_worker() -> Option<WorkerId> {
 /// let pool = Pool::new(1)?;
 /// let result = pool.timeout(Duration::from_millis(20)).apply(
 ///     || while !is_cancelled() { std::thread::yield_now() }, ());
-/// assert!(matches!(result, Err(Error::Timeout)));
+/// assert!(matches!(result, Err(Error::DeadlineExceeded)));
 /// # Ok::<(), Error>(())
 /// ```
 pub fn is_cancelled() -> bool {
@@ -400,7 +400,7 @@ pub fn is_cancelled() -> bool {
 ///     (0_u64..u64::MAX).into_par_iter().find_any(|_| task.is_cancelled())
 /// };
 /// let result = pool.timeout(Duration::from_millis(20)).apply(search, ());
-/// assert!(matches!(result, Err(Error::Timeout)));
+/// assert!(matches!(result, Err(Error::DeadlineExceeded)));
 /// assert!(!current_task().is_cancelled());
 /// # Ok::<(), Error>(())
 /// ```

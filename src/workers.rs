@@ -1,7 +1,6 @@
 //! What all handles of a pool share, and what they can have done: work, waits, and the end.
 
 use std::error::Error as StdError;
-use std::io;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -122,11 +121,7 @@ impl Workers {
     }
 
     fn broken(&self) -> Option<Error> {
-        Some(match self.broken.get()? {
-            Error::Start(error) => Error::Start(io::Error::new(error.kind(), error.to_string())),
-            Error::Initializer(error) => Error::Initializer(Arc::clone(error)),
-            _ => Error::Terminated,
-        })
+        self.broken.get().cloned()
     }
 
     /// Runs the initializer on the calling thread, which is worker `index` already and was asked for at
@@ -359,7 +354,7 @@ impl Workers {
         started.map(drop).map_err(|error| {
             // For the next who joins.
             *lock(&self.threads.taken) = false;
-            Error::Start(error)
+            Error::start(error)
         })
     }
 }

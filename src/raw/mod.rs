@@ -1,12 +1,13 @@
 //! The only `unsafe` code of the crate: results written in place, and work that borrows.
 //!
-//! Four things have no safe form, or none that costs nothing; each has a file, in which every block
+//! Five things have no safe form, or none that costs nothing; each has a file, in which every block
 //! says why it is sound from what stands in that file alone:
 //!
 //! * [`fill`]: many threads write the results of a map into one `Vec`.
 //! * [`lane`]: a worker hands the results of a chunk to the consumer of a stream, one by one.
 //! * [`lend`]: the workers use what is on the stack of a caller, who waits for them.
 //! * [`scope`]: the same for any number of tasks, which have handles.
+//! * [`Payload`]: threads look at what a panic threw.
 //!
 //! Under Miri, `frames` asks it how deep the stack is. With the feature `mpi` there is `mpi`: calls to a C library.
 #![allow(unsafe_code)]
@@ -19,6 +20,7 @@ mod lease;
 mod lend;
 #[cfg(feature = "mpi")]
 pub(crate) mod mpi;
+mod payload;
 
 pub(crate) use fill::{Room, Run, Slots, fill};
 #[cfg(miri)]
@@ -26,3 +28,4 @@ pub(crate) use frames::frames;
 pub(crate) use lane::{Reader, Writer, lane};
 pub(crate) use lease::{Bound, End, Lease, Leases, scope};
 pub(crate) use lend::{Job, Loan, lend};
+pub(crate) use payload::Payload;
