@@ -40,7 +40,7 @@ impl Pool {
         F: Fn(ArrayView1<'a, A>) -> R + Sync,
         R: Send,
     {
-        Options::new(self).map_rows(f, array)
+        self.options().map_rows(f, array)
     }
 
     /// `f` of each lane along `axis`: that axis is gone in the result, the others are as they were. An array of shape
@@ -78,7 +78,7 @@ impl Pool {
         F: Fn(ArrayView1<'a, A>) -> R + Sync,
         R: Send,
     {
-        Options::new(self).map_lanes(f, axis, array)
+        self.options().map_lanes(f, axis, array)
     }
 
     /// `f` of each row of `array` and the row of `out` in the same place, which it fills: shape `[a, b, n]` into `[a, b, m]`. With
@@ -114,7 +114,7 @@ impl Pool {
         D: Dimension,
         F: Fn(ArrayView1<'a, A>, ArrayViewMut1<'a, B>) + Sync,
     {
-        Options::new(self).map_rows_into(f, array, out)
+        self.options().map_rows_into(f, array, out)
     }
 
     /// `f` of each element, in an array of the same shape. With the feature `ndarray`.
@@ -147,7 +147,7 @@ impl Pool {
         F: Fn(&'a A) -> R + Sync,
         R: Send,
     {
-        Options::new(self).map_array(f, array)
+        self.options().map_array(f, array)
     }
 }
 

@@ -37,11 +37,11 @@ use crate::workers::{Initializer, Workers};
 /// # Ok::<(), parpool::Error>(())
 /// ```
 #[must_use = "a builder does nothing until `build`"]
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Builder {
     /// `None` is one for each core.
     processes: Option<usize>,
-    initializer: Option<Box<Initializer>>,
+    initializer: Option<Arc<Initializer>>,
     /// `None` is as long as the pool.
     max_tasks_per_child: Option<usize>,
     context: Context,
@@ -69,9 +69,35 @@ pub struct Builder {
     message = "an initializer returns nothing or a `Result`, not `{Self}`",
     note = "end it with a `;`"
 )]
-pub trait InitializerOutput {
+pub trait InitializerOutput: sealed::InitializerOutput {
     /// The error, if it is one.
     fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>>;
+}
+
+mod sealed {
+    pub trait InitializerOutput {}
+
+    impl InitializerOutput for () {}
+    impl<T, E> InitializerOutput for Result<T, E> {}
+    impl InitializerOutput for Never {}
+
+    /// The output of a function of any type.
+    pub trait Output {
+        type Type;
+    }
+
+    impl<R> Output for fn() -> R {
+        type Type = R;
+    }
+
+    /// What a closure returns that does not, such as one that ends in `panic!`: `!`, which has no name yet.
+    pub(super) type Never = <fn() -> ! as Output>::Type;
+}
+
+impl InitializerOutput for sealed::Never {
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self
+    }
 }
 
 impl InitializerOutput for () {
@@ -125,7 +151,7 @@ impl Builder {
     {
         // In a mutex so that the arguments need not be `Sync`.
         let initargs = Mutex::new(initargs);
-        self.initializer = Some(Box::new(move || {
+        self.initializer = Some(Arc::new(move || {
             let args = lock(&initargs).clone();
             f.star(args).into_result().map_err(Arc::from)
         }));

@@ -17,7 +17,7 @@ const LEAST_STACK: usize = 64 << 10;
 /// assert!(name.unwrap().starts_with("solver-"));
 /// # Ok::<(), parpool::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     pub(crate) serial: bool,
     pub(crate) name: String,

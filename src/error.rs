@@ -1,5 +1,6 @@
 //! What can go wrong: one [`Error`] for the pool, and [`TryError`] for closures with errors of their own.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -215,5 +216,13 @@ impl<E: fmt::Debug + fmt::Display> StdError for TryError<E> {
             TryError::Item { .. } => None,
             TryError::Pool(error) => error.source(),
         }
+    }
+}
+
+/// The error of a map whose items cannot fail by themselves.
+pub(crate) fn only_pool(error: TryError<Infallible>) -> Error {
+    match error {
+        TryError::Pool(error) => error,
+        TryError::Item { error, .. } => match error {},
     }
 }

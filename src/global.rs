@@ -6,9 +6,12 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, TryError};
+use crate::imap::Imap;
 use crate::iterable::Iterable;
+use crate::options::Options;
 use crate::pool::Pool;
 use crate::result::{AsyncResult, failed};
+use crate::scope::Scope;
 use crate::star::{Apply, Star};
 use crate::workers::Workers;
 
@@ -33,7 +36,24 @@ pub fn global() -> Result<&'static Pool, Error> {
 
 /// The handle of a call that found no pool.
 fn no_pool<T: Send + 'static>(error: Error) -> AsyncResult<T> {
-    failed(&Arc::new(Workers::new(usize::MAX, 1, None, None, String::new(), true)), error)
+    failed(&no_workers(), error)
+}
+
+fn no_workers() -> Arc<Workers> {
+    Arc::new(Workers::new(usize::MAX, 1, None, None, String::new(), true))
+}
+
+fn stream<I, F, R>(ordered: bool, f: F, items: I) -> Imap<'static, I::IntoIter, R>
+where
+    I: IntoIterator<Item: Send + 'static>,
+    F: Fn(I::Item) -> R + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    let items = items.into_iter();
+    match global() {
+        Ok(pool) => pool.options().stream(ordered, f, items),
+        Err(error) => Options::new(&no_workers()).stream(ordered, f, items).refuse(error),
+    }
 }
 
 /// [`Pool::map`] on the [`global`] pool.
@@ -217,4 +237,74 @@ where
         Ok(pool) => pool.apply_async(f, args),
         Err(error) => no_pool(error),
     }
+}
+
+/// [`Pool::imap`] on the [`global`] pool. If that cannot be started, the stream is one error.
+///
+/// ```
+/// let squares = parpool::imap(|x: u64| x * x, 0..4);
+/// assert_eq!(squares.collect::<Result<Vec<_>, _>>()?, [0, 1, 4, 9]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn imap<I, F, R>(f: F, items: I) -> Imap<'static, I::IntoIter, R>
+where
+    I: IntoIterator<Item: Send + 'static>,
+    F: Fn(I::Item) -> R + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    stream(true, f, items)
+}
+
+/// [`Pool::imap_unordered`] on the [`global`] pool. If that cannot be started, the stream is one error.
+///
+/// ```
+/// let mut squares = parpool::imap_unordered(|x: u64| x * x, 0..4).collect::<Result<Vec<_>, _>>()?;
+/// squares.sort();
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn imap_unordered<I, F, R>(f: F, items: I) -> Imap<'static, I::IntoIter, R>
+where
+    I: IntoIterator<Item: Send + 'static>,
+    F: Fn(I::Item) -> R + Send + Sync + 'static,
+    R: Send + 'static,
+{
+    stream(false, f, items)
+}
+
+/// [`Pool::scope`] on the [`global`] pool.
+///
+/// # Errors
+/// [`Start`](Error::Start) if that cannot be started. The body's own outcome is its own.
+///
+/// ```
+/// let words = ["a", "bc"];
+/// let lengths = parpool::scope(|s| s.map_async(|w: &&str| w.len(), &words).get())??;
+/// assert_eq!(lengths, [1, 2]);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn scope<F, R>(body: F) -> Result<R, Error>
+where
+    F: for<'scope> FnOnce(Scope<'scope, 'static>) -> R,
+{
+    Ok(global()?.scope(body))
+}
+
+/// [`Pool::install`] on the [`global`] pool.
+///
+/// # Errors
+/// As there, and [`Start`](Error::Start).
+///
+/// ```
+/// use rayon::prelude::*;
+///
+/// assert_eq!(parpool::install(|| (1..=4).into_par_iter().sum::<i32>())?, 10);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+pub fn install<F, R>(f: F) -> Result<R, Error>
+where
+    F: FnOnce() -> R + Send,
+    R: Send,
+{
+    global()?.install(f)
 }

@@ -257,8 +257,8 @@ pub use builder::{Builder, InitializerOutput};
 pub use context::Context;
 pub use error::{Error, TryError};
 pub use global::{
-    apply, apply_async, global, map, map_async, map_into, reduce, starmap, starmap_async, sum,
-    try_map,
+    apply, apply_async, global, imap, imap_unordered, install, map, map_async, map_into, reduce,
+    scope, starmap, starmap_async, sum, try_map,
 };
 pub use imap::Imap;
 #[cfg(feature = "futures")]

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use crate::apply::apply;
 use crate::call::submit;
-use crate::error::{Error, TryError};
+use crate::error::{Error, TryError, only_pool};
 use crate::imap::{Imap, Settings};
 use crate::iterable::Iterable;
 use crate::map::{map, map_into};
 use crate::map_async::map_async;
-use crate::pool::Pool;
 use crate::progress::Progress;
 use crate::queue::{Task, Ticket};
 use crate::reduce::{Reduce, Total, reduce};
@@ -42,7 +41,7 @@ use crate::workers::Workers;
 #[derive(Clone, Copy, Debug)]
 #[must_use = "options do nothing without a call"]
 pub struct Options<'p> {
-    pub(crate) pool: &'p Pool,
+    pub(crate) workers: &'p Arc<Workers>,
     /// `None` is up to the pool.
     pub(crate) chunksize: Option<usize>,
     /// `None` is up to the pool.
@@ -53,8 +52,8 @@ pub struct Options<'p> {
 }
 
 impl<'p> Options<'p> {
-    pub(crate) fn new(pool: &'p Pool) -> Self {
-        Options { pool, chunksize: None, buffersize: None, timeout: None, progress: None }
+    pub(crate) fn new(workers: &'p Arc<Workers>) -> Self {
+        Options { workers, chunksize: None, buffersize: None, timeout: None, progress: None }
     }
 
     /// See [`Pool::chunksize`].
@@ -64,8 +63,8 @@ impl<'p> Options<'p> {
     /// assert_eq!(pool.timeout(std::time::Duration::MAX).chunksize(2).map(|x| x + 1, 0..3)?, [1, 2, 3]);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn chunksize(mut self, items: usize) -> Self {
-        self.chunksize = Some(items);
+    pub fn chunksize(mut self, items: impl Into<Option<usize>>) -> Self {
+        self.chunksize = items.into();
         self
     }
 
@@ -77,8 +76,8 @@ impl<'p> Options<'p> {
     /// assert_eq!(stream.next().unwrap()?, 1);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn buffersize(mut self, items: usize) -> Self {
-        self.buffersize = Some(items);
+    pub fn buffersize(mut self, items: impl Into<Option<usize>>) -> Self {
+        self.buffersize = items.into();
         self
     }
 
@@ -90,8 +89,8 @@ impl<'p> Options<'p> {
     /// assert_eq!(pool.chunksize(2).timeout(minute).map(|x| x + 1, 0..3)?, [1, 2, 3]);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
         self
     }
 
@@ -132,7 +131,7 @@ impl<'p> Options<'p> {
 
     /// What `verb` is asked for.
     fn order(&self, verb: &'static str) -> Result<Order<'p>, Error> {
-        let (deadline, chunksize, workers) = (self.deadline()?, self.chunksize, &self.pool.workers);
+        let (deadline, chunksize, workers) = (self.deadline()?, self.chunksize, self.workers);
         let watch =
             Watch::new(workers, self.progress, |recorder| recorder.call(verb, self.chunksize));
         Ok(Order { workers, chunksize, deadline, watch })
@@ -147,7 +146,7 @@ impl<'p> Options<'p> {
 
     /// The same of a call of a single function.
     pub(crate) fn order_apply(&self) -> Result<Order<'p>, Error> {
-        let (deadline, workers) = (self.deadline()?, &self.pool.workers);
+        let (deadline, workers) = (self.deadline()?, self.workers);
         let watch = Watch::new(workers, self.progress, |recorder| recorder.apply());
         watch.iter().for_each(|watch| watch.expect(1));
         Ok(Order { workers, chunksize: None, deadline, watch })
@@ -313,7 +312,7 @@ impl<'p> Options<'p> {
     {
         match self.order_async("map_async") {
             Ok(order) => AsyncResult::new(map_async(&order, submitter(order.workers), f, items)),
-            Err(error) => failed(&self.pool.workers, error),
+            Err(error) => failed(self.workers, error),
         }
     }
 
@@ -349,7 +348,7 @@ impl<'p> Options<'p> {
     {
         match self.order_apply() {
             Ok(order) => AsyncResult::new(submit(&order, move || Ok(f.apply(args)))),
-            Err(error) => failed(&self.pool.workers, error),
+            Err(error) => failed(self.workers, error),
         }
     }
 }
@@ -407,13 +406,13 @@ impl<'p> Options<'p> {
         self.stream(false, f, items.into_iter())
     }
 
-    fn stream<I, F, R>(&self, ordered: bool, f: F, items: I) -> Imap<'static, I, R>
+    pub(crate) fn stream<I, F, R>(&self, ordered: bool, f: F, items: I) -> Imap<'static, I, R>
     where
         I: Iterator<Item: Send + 'static>,
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        self.stream_by(ordered, submitter(&self.pool.workers), f, items)
+        self.stream_by(ordered, submitter(self.workers), f, items)
     }
 
     /// A stream whose chunks are queued by `submit`.
@@ -429,7 +428,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 's,
         R: Send + 's,
     {
-        let workers = &self.pool.workers;
+        let workers = self.workers;
         let (order, refused) = match self.order(if ordered { "imap" } else { "imap_unordered" }) {
             Ok(order) => (order, workers.admit().err()),
             Err(error) => (Order::plain(workers), Some(error)),
@@ -443,18 +442,10 @@ impl<'p> Options<'p> {
     }
 }
 
-/// The error of a map whose items cannot fail by themselves.
 /// What queues tasks that borrow nothing.
 fn submitter(
     workers: &Arc<Workers>,
 ) -> impl Fn(Arc<dyn Task>) -> Result<Ticket, Error> + Send + Sync + 'static {
     let workers = Arc::clone(workers);
     move |task| workers.submit(task)
-}
-
-pub(crate) fn only_pool(error: TryError<Infallible>) -> Error {
-    match error {
-        TryError::Pool(error) => error,
-        TryError::Item { error, .. } => match error {},
-    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter::Sum;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::apply::apply;
@@ -30,9 +31,9 @@ use crate::workers::Workers;
 /// [`apply`](Pool::apply)) may borrow from the caller; the `_async` ones own what they work on and
 /// return a handle. All of them may be called from many threads at once, and from the pool's own tasks.
 ///
-/// Dropping a pool [closes](Pool::close) it and waits until all it has accepted is done; while
-/// unwinding from a panic it [terminates](Pool::terminate) instead of closing. On one of the pool's own
-/// workers it does not wait.
+/// A `Pool` is a handle: its clones are the same pool. Dropping the last of them [closes](Pool::close) it and waits until
+/// all it has accepted is done; while unwinding from a panic it [terminates](Pool::terminate) instead of closing. On one of
+/// the pool's own workers it does not wait, nor does [`detach`](Pool::detach).
 ///
 /// # Exit, statics, fork
 ///
@@ -56,9 +57,16 @@ use crate::workers::Workers;
 /// assert_eq!(pool.map(|x: &f64| x.sqrt(), &xs)?, [1.0, 2.0, 3.0]);
 /// # Ok::<(), parpool::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct Pool {
     pub(crate) workers: Arc<Workers>,
+    owner: Arc<Owner>,
 }
+
+/// What the clones of a pool share: the last of them ends it.
+///
+/// The second is true when it is not to be waited for.
+struct Owner(Arc<Workers>, AtomicBool);
 
 impl Pool {
     /// A pool of `processes` workers, or of one for each core with `None`.
@@ -92,7 +100,8 @@ impl Pool {
     }
 
     pub(crate) fn new_from(workers: Arc<Workers>) -> Self {
-        Pool { workers }
+        let owner = Arc::new(Owner(Arc::clone(&workers), AtomicBool::new(false)));
+        Pool { workers, owner }
     }
 
     /// How many workers there are. A serial pool has one.
@@ -103,6 +112,36 @@ impl Pool {
     /// ```
     pub fn processes(&self) -> usize {
         self.workers.count
+    }
+
+    /// Whether it takes new work: neither [`close`](Pool::close) nor [`terminate`](Pool::terminate) was called, and no worker was
+    /// lost that could not be replaced.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(1)?;
+    /// assert!(pool.is_running());
+    /// pool.close();
+    /// assert!(!pool.is_running());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn is_running(&self) -> bool {
+        self.workers.state() == State::Running
+    }
+
+    /// The options of a call with nothing set, to be set one by one.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let large = Some(1000);
+    /// let mut options = pool.options();
+    /// if let Some(items) = large {
+    ///     options = options.chunksize(items);
+    /// }
+    /// assert_eq!(options.map(|x| x + 1, 0..3)?, [1, 2, 3]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn options(&self) -> Options<'_> {
+        Options::new(&self.workers)
     }
 
     /// For the next calls, a chunk is exactly `items` items, the last one fewer: what one worker takes
@@ -120,8 +159,8 @@ impl Pool {
     /// assert_eq!(pool.chunksize(64).map(|x| x + 1, 0..100)?.len(), 100);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn chunksize(&self, items: usize) -> Options<'_> {
-        Options::new(self).chunksize(items)
+    pub fn chunksize(&self, items: impl Into<Option<usize>>) -> Options<'_> {
+        self.options().chunksize(items)
     }
 
     /// For the next calls, a stream's window is exactly `items` items: what may be pulled from the
@@ -141,8 +180,8 @@ impl Pool {
     /// assert_eq!(stream.next().unwrap()?, 1);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn buffersize(&self, items: usize) -> Options<'_> {
-        Options::new(self).buffersize(items)
+    pub fn buffersize(&self, items: impl Into<Option<usize>>) -> Options<'_> {
+        self.options().buffersize(items)
     }
 
     /// For the next calls, a deadline for each as a whole: `timeout` from the call on.
@@ -165,8 +204,8 @@ impl Pool {
     /// assert!(start.elapsed() < Duration::from_secs(5));
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn timeout(&self, timeout: Duration) -> Options<'_> {
-        Options::new(self).timeout(timeout)
+    pub fn timeout(&self, timeout: impl Into<Option<Duration>>) -> Options<'_> {
+        self.options().timeout(timeout)
     }
 
     /// For the next calls, has `progress` say how many items are finished, and of how many: to whoever asks it, to a
@@ -187,7 +226,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn progress<'p>(&'p self, progress: &'p Progress) -> Options<'p> {
-        Options::new(self).progress(progress)
+        self.options().progress(progress)
     }
 
     /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
@@ -206,7 +245,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn seed(&self, seed: u64) -> Seeded<'_> {
-        Options::new(self).seed(seed)
+        self.options().seed(seed)
     }
 
     /// Calls `f` with each item and returns the results in the order of the items.
@@ -239,7 +278,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        Options::new(self).map(f, items)
+        self.options().map(f, items)
     }
 
     /// [`map`](Pool::map) into a vector that is there: its old items are dropped and its memory is used
@@ -274,7 +313,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        Options::new(self).map_into(f, items, out)
+        self.options().map_into(f, items, out)
     }
 
     /// Calls `f(a, b, …)` with each tuple of items and returns the results in order.
@@ -297,7 +336,7 @@ impl Pool {
         I: Iterable<M>,
         F: Star<I::Item, Output: Send> + Sync,
     {
-        Options::new(self).starmap(f, items)
+        self.options().starmap(f, items)
     }
 
     /// Calls `f` with each item and returns the values in order, or the first error.
@@ -328,7 +367,7 @@ impl Pool {
         R: Send,
         E: Send,
     {
-        Options::new(self).try_map(f, items)
+        self.options().try_map(f, items)
     }
 
     /// Calls `f` with each item and folds the values with `op`; `None` if there are no items.
@@ -361,7 +400,7 @@ impl Pool {
         G: Fn(R, R) -> R + Sync,
         R: Send,
     {
-        Options::new(self).reduce(f, op, items)
+        self.options().reduce(f, op, items)
     }
 
     /// The sum of what `f` returns for the items: [`reduce`](Pool::reduce) with `+`, and the same digits
@@ -386,7 +425,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Sync,
         R: Sum<R> + Send,
     {
-        Options::new(self).sum(f, items)
+        self.options().sum(f, items)
     }
 
     /// Calls `f(a, b, …)` with the tuple of arguments on a worker and waits for its value. What are
@@ -412,7 +451,7 @@ impl Pool {
         F: Apply<A, Output: Send> + Send,
         A: Send,
     {
-        Options::new(self).apply(f, args)
+        self.options().apply(f, args)
     }
 
     /// As [`map`](Pool::map), but returns at once; what it works on it owns.
@@ -439,7 +478,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        Options::new(self).map_async(f, items)
+        self.options().map_async(f, items)
     }
 
     /// As [`starmap`](Pool::starmap), but returns at once; what it works on it owns.
@@ -459,7 +498,7 @@ impl Pool {
         I::Item: 'static,
         F: Star<I::Item, Output: Send + 'static> + Send + Sync + 'static,
     {
-        Options::new(self).starmap_async(f, items)
+        self.options().starmap_async(f, items)
     }
 
     /// As [`apply`](Pool::apply), but returns at once; what it works on it owns.
@@ -481,7 +520,7 @@ impl Pool {
         F: Apply<A, Output: Send + 'static> + Send + 'static,
         A: Send + 'static,
     {
-        Options::new(self).apply_async(f, args)
+        self.options().apply_async(f, args)
     }
 
     /// A stream of results in the order of the items: calls `f` with each on the workers while this
@@ -516,7 +555,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        Options::new(self).imap(f, items)
+        self.options().imap(f, items)
     }
 
     /// As [`imap`](Pool::imap), but a result is handed out as soon as it is there, in any order.
@@ -539,7 +578,7 @@ impl Pool {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        Options::new(self).imap_unordered(f, items)
+        self.options().imap_unordered(f, items)
     }
 
     /// Runs `body` on this thread with a [`Scope`], whose `apply_async`, `map_async`, `imap` and
@@ -565,7 +604,7 @@ impl Pool {
     where
         F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
     {
-        Options::new(self).scope(body)
+        self.options().scope(body)
     }
 
     /// Runs `f` on a worker, before all that waits from outside, and waits for it: rayon code in it
@@ -700,22 +739,41 @@ impl Pool {
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.workers.join(wait::deadline(timeout))
     }
+
+    /// [Closes](Pool::close) the pool and drops this handle without waiting: what was accepted is finished, and then
+    /// the threads end by themselves. Nobody waits for that at the end of the process.
+    ///
+    /// Python has none.
+    ///
+    /// ```
+    /// use parpool::Pool;
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let (send, receive) = std::sync::mpsc::channel();
+    /// let late = pool.apply_async(move || receive.recv().unwrap(), ());
+    /// pool.detach();
+    /// send.send("done").unwrap();
+    /// assert_eq!(late.get()?, "done");
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn detach(self) {
+        self.close();
+        // ORDERING: read by who drops the last handle, which comes after the drop of this one.
+        self.owner.1.store(true, Ordering::Relaxed);
+    }
 }
 
 // A panic of the user's code is caught at the task; no state of the pool is ever half changed.
 impl UnwindSafe for Pool {}
 impl RefUnwindSafe for Pool {}
 
-impl Drop for Pool {
+impl Drop for Owner {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.terminate();
-        } else {
-            self.close();
-        }
-        if !worker::is_of(self.workers.id) {
+        let Owner(workers, detached) = self;
+        workers.end(if std::thread::panicking() { State::Terminated } else { State::Closed });
+        if !*detached.get_mut() && !worker::is_of(workers.id) {
             // It was ended and this is no worker of it, so there is nothing to fail with.
-            let _ = self.join();
+            let _ = workers.join(None);
         }
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn scope<'env, F, R>(options: Options<'env>, body: F) -> R
 where
     F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
 {
-    let workers = &options.pool.workers;
+    let workers = options.workers;
     let end = End { workers, this_worker: workers.this_worker() };
     raw::scope(&end, |leases| body(Scope { options, leases }))
 }
@@ -136,7 +136,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 let work = move || Ok(f.apply(args));
                 submit_by(&order, Kind::Task, work, |task| self.submit(task))
             }
-            Err(error) => refused(&self.options.pool.workers, error),
+            Err(error) => refused(self.options.workers, error),
         })
     }
 
@@ -158,7 +158,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     {
         ScopedResult::new(match self.options.order_async("map_async") {
             Ok(order) => map_async(&order, self.submitter(), f, items),
-            Err(error) => refused(&self.options.pool.workers, error),
+            Err(error) => refused(self.options.workers, error),
         })
     }
 
@@ -223,7 +223,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         &self,
     ) -> impl Fn(Arc<dyn Task + 'scope>) -> Result<Ticket, Error> + Send + Sync + use<'scope, 'env>
     {
-        let (workers, leases) = (Arc::clone(&self.options.pool.workers), self.leases);
+        let (workers, leases) = (Arc::clone(self.options.workers), self.leases);
         let deadline = self.options.deadline().ok().flatten();
         move |task| leases.lease(task, deadline, |lease| workers.submit(lease))
     }

@@ -1,7 +1,7 @@
 //! Random numbers that do not depend on who draws them: a seed for each item.
 
 use std::fmt;
-use std::iter::{Enumerate, Sum};
+use std::iter::Sum;
 
 use rayon::iter::IndexedParallelIterator;
 
@@ -245,7 +245,11 @@ impl<'p> Seeded<'p> {
     /// assert_eq!(stream.next().unwrap()?, parpool::Seed::new(1, 0).number());
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn imap<I, F, R>(&self, f: F, items: I) -> Imap<'static, Enumerate<I::IntoIter>, R>
+    pub fn imap<I, F, R>(
+        &self,
+        f: F,
+        items: I,
+    ) -> Imap<'static, impl Iterator<Item = (usize, I::Item)> + use<I, F, R>, R>
     where
         I: IntoIterator<Item: Send + 'static>,
         F: Fn(Seed, I::Item) -> R + Send + Sync + 'static,
@@ -265,7 +269,7 @@ impl<'p> Seeded<'p> {
         &self,
         f: F,
         items: I,
-    ) -> Imap<'static, Enumerate<I::IntoIter>, R>
+    ) -> Imap<'static, impl Iterator<Item = (usize, I::Item)> + use<I, F, R>, R>
     where
         I: IntoIterator<Item: Send + 'static>,
         F: Fn(Seed, I::Item) -> R + Send + Sync + 'static,

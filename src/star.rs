@@ -17,7 +17,7 @@
     message = "`{Self}` cannot be called with the arguments `{Args}`",
     note = "arguments are a tuple: `()` for none, `(a,)` for one; write the argument types of a closure"
 )]
-pub trait Apply<Args> {
+pub trait Apply<Args>: sealed::Apply<Args> {
     /// What the function returns.
     type Output;
     /// Calls `self(args.0, args.1, …)`.
@@ -39,15 +39,23 @@ pub trait Apply<Args> {
     message = "`{Self}` cannot be called with the arguments `{Args}`",
     note = "arguments are a tuple: `()` for none, `(a,)` for one; write the argument types of a closure"
 )]
-pub trait Star<Args> {
+pub trait Star<Args>: sealed::Star<Args> {
     /// What the function returns.
     type Output;
     /// Calls `self(args.0, args.1, …)`.
     fn star(&self, args: Args) -> Self::Output;
 }
 
+mod sealed {
+    pub trait Apply<Args> {}
+    pub trait Star<Args> {}
+}
+
 macro_rules! tuples {
     ($(($($arg:ident)*))*) => {$(
+        impl<F: FnOnce($($arg),*) -> R, R, $($arg),*> sealed::Apply<($($arg,)*)> for F {}
+        impl<F: Fn($($arg),*) -> R, R, $($arg),*> sealed::Star<($($arg,)*)> for F {}
+
         impl<F, R, $($arg),*> Apply<($($arg,)*)> for F
         where
             F: FnOnce($($arg),*) -> R,

@@ -296,8 +296,11 @@ pub(crate) fn thread_number() -> usize {
 /// Which worker runs the calling code: its place in the pool and how often that was filled before.
 ///
 /// Python: `multiprocessing.current_process()`, made of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+///
+/// Ids of workers of two pools differ, also where index and generation are the same; they are ordered by pool, index, generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId {
+    pool: usize,
     index: usize,
     generation: usize,
 }
@@ -347,7 +350,8 @@ impl WorkerId {
 /// # Ok::<(), parpool::Error>(())
 /// ```
 pub fn current_worker() -> Option<WorkerId> {
-    current().map(|worker| WorkerId { index: worker.index, generation: worker.generation })
+    let id = |Identity { pool, index, generation }| WorkerId { pool, index, generation };
+    current().map(id)
 }
 
 /// Whether nobody wants the outcome of the running task any more: the pool was terminated, the time

@@ -1,6 +1,7 @@
 //! State that is built once per worker.
 
 use std::collections::hash_map::{Entry, HashMap};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -23,6 +24,9 @@ const SHARDS: usize = 64;
 /// helps), the second gets another one, which is kept for the next such case. So two tasks never see
 /// the same value at a time, and there is nothing to lock; but there may be more values than workers.
 ///
+/// The closure may borrow, as that of `map` may. Its type is a parameter, as in [`LazyLock`](std::sync::LazyLock): in a `struct`
+/// or a `static` write `WorkerLocal<S>`, whose closure captures nothing.
+///
 /// Any number of pools may use one `WorkerLocal`, and so may threads outside of every pool, which
 /// share their values in the same way. A `with` costs about 50 nanoseconds.
 ///
@@ -42,12 +46,12 @@ const SHARDS: usize = 64;
 /// assert!((1..=2).contains(&buffers.into_inner().len()));
 /// # Ok::<(), parpool::Error>(())
 /// ```
-pub struct WorkerLocal<S> {
-    inner: Arc<Inner<S>>,
+pub struct WorkerLocal<S: Send + 'static, F = fn() -> S> {
+    init: F,
+    values: Arc<Values<S>>,
 }
 
-struct Inner<S> {
-    init: Box<dyn Fn() -> S + Send + Sync>,
+struct Values<S> {
     /// By the worker's index. A value that is lent is not in it.
     shards: Box<[CachePadded<Mutex<Table<S>>>]>,
 }
@@ -61,16 +65,15 @@ fn shard(key: Key) -> usize {
     key.map_or(0, |worker| worker.index % SHARDS)
 }
 
-impl<S: Send + 'static> WorkerLocal<S> {
+impl<S: Send + 'static, F: Fn() -> S> WorkerLocal<S, F> {
     /// Builds nothing yet; `init` is called on the worker that needs a value.
     ///
     /// ```
     /// let names = parpool::WorkerLocal::new(|| String::from("fresh"));
     /// assert_eq!(names.into_inner(), Vec::<String>::new());
     /// ```
-    pub fn new(init: impl Fn() -> S + Send + Sync + 'static) -> Self {
-        let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::default())).collect();
-        WorkerLocal { inner: Arc::new(Inner { init: Box::new(init), shards }) }
+    pub fn new(init: F) -> Self {
+        WorkerLocal { init, values: Arc::new(Values::new()) }
     }
 
     /// Lends this worker's value to `f`, building it first if there is none.
@@ -89,10 +92,96 @@ impl<S: Send + 'static> WorkerLocal<S> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn with<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
+        match self.values.with(|| Ok::<S, Infallible>((self.init)()), f) {
+            Ok(result) => result,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// With a closure that may fail.
+impl<S: Send + 'static, E, F: Fn() -> Result<S, E>> WorkerLocal<S, F> {
+    /// As [`new`](WorkerLocal::new), with a closure that returns a `Result`.
+    ///
+    /// ```
+    /// use parpool::WorkerLocal;
+    ///
+    /// let numbers = WorkerLocal::try_new(|| "7".parse::<u32>());
+    /// assert_eq!(numbers.try_with(|number| *number + 1), Ok(8));
+    /// let fails = WorkerLocal::try_new(|| "seven".parse::<u32>());
+    /// assert!(fails.try_with(|number| *number + 1).is_err());
+    /// ```
+    pub fn try_new(init: F) -> Self {
+        WorkerLocal { init, values: Arc::new(Values::new()) }
+    }
+
+    /// As [`with`](WorkerLocal::with).
+    ///
+    /// # Errors
+    /// What the closure that builds values returns, whenever it is called; the next use calls it again.
+    ///
+    /// # Panics
+    /// As `with`.
+    ///
+    /// ```
+    /// let counts = parpool::WorkerLocal::try_new(|| std::fs::read("no such file"));
+    /// assert!(counts.try_with(|bytes| bytes.len()).is_err());
+    /// ```
+    pub fn try_with<R>(&self, f: impl FnOnce(&mut S) -> R) -> Result<R, E> {
+        self.values.with(&self.init, f)
+    }
+}
+
+impl<S: Default + Send + 'static> Default for WorkerLocal<S> {
+    /// Its values are built by [`Default::default`].
+    fn default() -> Self {
+        WorkerLocal::new(S::default)
+    }
+}
+
+impl<S: Send + 'static, F> WorkerLocal<S, F> {
+    /// All values that were built and not dropped, in no particular order. Those that a task is using
+    /// at this moment cannot be, for it borrows the `WorkerLocal`.
+    ///
+    /// ```
+    /// use parpool::{Pool, WorkerLocal};
+    ///
+    /// let pool = Pool::new(2)?;
+    /// let counts = WorkerLocal::new(|| 0);
+    /// pool.map(|_| counts.with(|count| *count += 1), 0..100)?;
+    /// assert_eq!(counts.into_inner().into_iter().sum::<i32>(), 100);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn into_inner(self) -> Vec<S> {
+        self.values.take()
+    }
+}
+
+/// Not left to the last reference: a worker that is being replaced may have that for a moment.
+impl<S: Send + 'static, F> Drop for WorkerLocal<S, F> {
+    fn drop(&mut self) {
+        drop(self.values.take());
+    }
+}
+
+impl<S: Send + 'static> Values<S> {
+    fn new() -> Self {
+        Values { shards: (0..SHARDS).map(|_| CachePadded::new(Mutex::default())).collect() }
+    }
+
+    /// Lends the value of the current worker to `f`.
+    fn with<R, E>(
+        self: &Arc<Self>,
+        init: impl FnOnce() -> Result<S, E>,
+        f: impl FnOnce(&mut S) -> R,
+    ) -> Result<R, E> {
         let key = worker::current();
-        let shard = &self.inner.shards[shard(key)];
+        let shard = &self.shards[shard(key)];
         let spare = lock(shard).get_mut(&key).and_then(Vec::pop);
-        let mut value = spare.unwrap_or_else(&self.inner.init);
+        let mut value = match spare {
+            Some(value) => value,
+            None => init()?,
+        };
         let result = f(&mut value);
         let first = {
             let mut table = lock(shard);
@@ -108,43 +197,18 @@ impl<S: Send + 'static> WorkerLocal<S> {
             }
         };
         if first && key.is_some() {
-            worker::remember_locals(Arc::downgrade(&self.inner) as Weak<dyn Locals>);
+            worker::remember_locals(Arc::downgrade(self) as Weak<dyn Locals>);
         }
-        result
+        Ok(result)
     }
 
-    /// All values that were built and not dropped, in no particular order. Those that a task is using
-    /// at this moment cannot be, for it borrows the `WorkerLocal`.
-    ///
-    /// ```
-    /// use parpool::{Pool, WorkerLocal};
-    ///
-    /// let pool = Pool::new(2)?;
-    /// let counts = WorkerLocal::new(|| 0);
-    /// pool.map(|_| counts.with(|count| *count += 1), 0..100)?;
-    /// assert_eq!(counts.into_inner().into_iter().sum::<i32>(), 100);
-    /// # Ok::<(), parpool::Error>(())
-    /// ```
-    pub fn into_inner(self) -> Vec<S> {
-        self.inner.take()
-    }
-}
-
-/// Not left to the last reference: a worker that is being replaced may have that for a moment.
-impl<S> Drop for WorkerLocal<S> {
-    fn drop(&mut self) {
-        drop(self.inner.take());
-    }
-}
-
-impl<S> Inner<S> {
     fn take(&self) -> Vec<S> {
         let tables = self.shards.iter().map(|shard| std::mem::take(&mut *lock(shard)));
         tables.flat_map(HashMap::into_values).flatten().collect()
     }
 }
 
-impl<S: Send + 'static> Locals for Inner<S> {
+impl<S: Send + 'static> Locals for Values<S> {
     fn drop_values(&self, worker: Identity) {
         let key = Some(worker);
         // Out of the lock first: the values' `Drop` is the user's code.
@@ -154,13 +218,13 @@ impl<S: Send + 'static> Locals for Inner<S> {
     }
 }
 
-impl<S> fmt::Debug for WorkerLocal<S> {
+impl<S: Send + 'static, F> fmt::Debug for WorkerLocal<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let spare = |shard: &CachePadded<Mutex<Table<S>>>| {
             let table = lock(shard);
             table.values().map(Vec::len).sum::<usize>()
         };
-        let values: usize = self.inner.shards.iter().map(spare).sum();
+        let values: usize = self.values.shards.iter().map(spare).sum();
         f.debug_struct("WorkerLocal").field("values", &values).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! What all handles of a pool share, and what they can have done: work, waits, and the end.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -28,7 +29,7 @@ pub(crate) struct Workers {
     pub(crate) count: usize,
     /// After how many tasks a worker is replaced.
     pub(crate) max_tasks: Option<usize>,
-    pub(crate) initializer: Option<Box<Initializer>>,
+    pub(crate) initializer: Option<Arc<Initializer>>,
     /// What the names of its threads begin with.
     pub(crate) thread_name: String,
     /// By index.
@@ -62,7 +63,7 @@ impl Workers {
         id: usize,
         count: usize,
         max_tasks: Option<usize>,
-        initializer: Option<Box<Initializer>>,
+        initializer: Option<Arc<Initializer>>,
         thread_name: String,
         is_serial: bool,
     ) -> Self {
@@ -128,7 +129,7 @@ impl Workers {
     /// `asked`.
     pub(crate) fn initialize(&self, index: usize, asked: Instant) -> Result<(), Error> {
         if let Some(initializer) = &self.initializer {
-            match catch(initializer) {
+            match catch(&**initializer) {
                 Ok(result) => result.map_err(Error::Initializer)?,
                 Err(payload) => {
                     return Err(Error::Initializer(Arc::new(Panic::new(payload, None))));
@@ -430,5 +431,14 @@ impl Turn {
             self.stride = (self.stride * 2).min(32);
             self.left = self.stride;
         }
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers")
+            .field("state", &self.state())
+            .field("count", &self.count)
+            .finish_non_exhaustive()
     }
 }
