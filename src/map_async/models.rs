@@ -232,13 +232,13 @@ fn a_worker_that_waits_for_the_result_comes_too() {
 
 #[test]
 fn a_cancelled_map_that_has_begun_goes_on() {
-    explore(Case { preemptions: 3, owner: Owner::Cancel, ..CASE });
-    explore(Case { preemptions: 3, owner: Owner::CancelDrop, ..CASE });
+    explore(Case { owner: Owner::Cancel, ..CASE });
+    explore(Case { owner: Owner::CancelDrop, ..CASE });
 }
 
 #[test]
 fn a_map_without_a_handle_goes_on() {
-    explore(Case { preemptions: 3, owner: Owner::Drop, ..CASE });
+    explore(Case { owner: Owner::Drop, ..CASE });
 }
 
 #[test]
