@@ -245,5 +245,5 @@ fn a_map_without_a_handle_goes_on() {
 fn a_terminated_map_has_one_outcome() {
     explore(Case { terminated: true, workers: 1, ..CASE });
     explore(Case { terminated: true, workers: 1, owner: Owner::Drop, ..CASE });
-    explore(Case { terminated: true, items: 1, ..CASE });
+    explore(Case { terminated: true, preemptions: 1, ..CASE });
 }

@@ -272,7 +272,7 @@ fn a_thread_that_sleeps_runs_it(preemptions: usize, case: Case) {
 
 #[test]
 fn a_start_goes_to_a_thread_that_sleeps() {
-    a_thread_that_sleeps_runs_it(3, LASTING);
+    a_thread_that_sleeps_runs_it(2, LASTING);
     // The thread in rayon code may take it back, and then refuses it.
     a_thread_that_sleeps_runs_it(2, Case { takes: 2, attended: true, ..LASTING });
 }
