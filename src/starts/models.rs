@@ -56,6 +56,9 @@ impl Rayon {
     /// The same in a wait inside of rayon code, where a job may be taken, if it is there: here only if the thread
     /// `takes` some, so that the model is finite. `None` when the wait is over.
     fn next_in_rayon(&self, takes: bool) -> Option<Route> {
+        if lock(&self.jobs).free {
+            return None;
+        }
         self.next_until(|jobs| jobs.free, takes)
     }
 
@@ -97,6 +100,8 @@ struct Model {
     case: Case,
     runners: Arc<Runners<Places<Place>>>,
     attendant: Arc<Attendant>,
+    /// Whose rayon code ends when a start is refused.
+    freed: Vec<Arc<Rayon>>,
 }
 
 impl Model {
@@ -116,7 +121,8 @@ impl Model {
             }
         };
         let runners = Arc::new(Runners::new(count, places));
-        let model = Model { case, runners, attendant: Arc::default() };
+        let freed = if case.takes == usize::MAX { rayon.clone() } else { Vec::new() };
+        let model = Model { case, runners, attendant: Arc::default(), freed };
         let mut threads: Vec<_> = (0..count)
             .map(|index| {
                 let (model, rayon) = (model.clone(), Arc::clone(&rayon[index % pools]));
@@ -174,6 +180,7 @@ impl Model {
                     if self.runners.refuse(worker.index, true) {
                         self.attendant.call();
                     }
+                    self.freed.iter().for_each(|rayon| rayon.change(|jobs| jobs.free = true));
                 }
             }
             return;
@@ -296,6 +303,19 @@ fn a_start_that_goes_round_is_not_lost() {
             rayon.iter().for_each(|rayon| rayon.change(|jobs| jobs.free = true));
             assert!(done.wait(None));
             drop(rayon);
+            model.join(State::Closed, threads);
+        });
+    }
+}
+
+/// Threads in rayon code that take every job there is: a start does not go round for ever, but is refused.
+#[test]
+fn a_start_that_goes_round_is_refused() {
+    let case = Case { in_rayon: 2, takes: usize::MAX, attended: true, ..LASTING };
+    for max_tasks in [None, Some(9)] {
+        model_within(1, move || {
+            let (model, _, threads) = Model::start(Case { max_tasks, ..case });
+            model.meet(1);
             model.join(State::Closed, threads);
         });
     }
