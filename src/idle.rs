@@ -264,4 +264,42 @@ pub(crate) mod models {
             assert!(!idle.is_owner_idle() && !idle.is_any());
         });
     }
+
+    /// A worker that goes on after all is counted out once, whether it was notified meanwhile or not: so the other
+    /// one stays counted. The owner goes on because it finds something, or because it comes back by itself.
+    #[test]
+    fn whoever_goes_on_is_counted_out_once() {
+        for comes_back in [false, true] {
+            model(move || {
+                let idle = Arc::new(IdleSet::new());
+                let owner = {
+                    let idle = Arc::clone(&idle);
+                    thread::spawn(move || {
+                        let found = idle.claim(true, |first| match first || comes_back {
+                            true => Claim::Empty,
+                            false => Claim::Block(()),
+                        });
+                        assert_eq!(found.is_none(), comes_back);
+                        if comes_back {
+                            idle.return_owner();
+                        }
+                    })
+                };
+                let other = {
+                    let idle = Arc::clone(&idle);
+                    thread::spawn(move || {
+                        assert!(idle.claim(false, |_| Claim::<()>::Empty).is_none());
+                    })
+                };
+                let first = idle.notify(|| true);
+                owner.join().unwrap();
+                other.join().unwrap();
+                // Whoever was notified in the owner's place, which went on by itself.
+                let rest = [idle.notify(|| true), idle.notify(|| true)];
+                let others = [first].into_iter().chain(rest).flatten();
+                assert_eq!(others.filter(|idle| *idle == Idle::Other).count(), 1);
+                assert!(!idle.is_owner_idle() && !idle.is_any());
+            });
+        }
+    }
 }

@@ -364,3 +364,6 @@ where
         self.cell.detach();
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

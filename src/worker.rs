@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use crate::panic::{catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, thread_local};
 
 /// One worker of one pool: a place, which one thread after the other has where they are replaced.
 #[derive(Debug)]
@@ -188,7 +188,7 @@ pub(crate) fn be_thread(worker: &Worker) -> impl Drop + use<> {
         }
     }
 
-    THREAD.set(Some(worker.identity()));
+    THREAD.with(|thread| thread.set(Some(worker.identity())));
     // A pool that does not replace its workers never asks for the values of one.
     if worker.max_tasks.is_some() {
         LOCALS.with(|locals| *locals.borrow_mut() = Some(Arc::clone(&worker.locals)));
@@ -245,7 +245,7 @@ pub(crate) fn skip(task: TaskRef, why: crate::error::Error) {
 
 /// The index of the worker of pool `pool` that the calling thread is, if it is one.
 pub(crate) fn index_in(pool: usize) -> Option<usize> {
-    if let Some(thread) = THREAD.get().filter(|thread| thread.pool == pool) {
+    if let Some(thread) = THREAD.with(Cell::get).filter(|thread| thread.pool == pool) {
         return Some(thread.index);
     }
     running(|running| {
@@ -268,7 +268,7 @@ pub(crate) fn is_of(pool: usize) -> bool {
 /// The worker that the calling code runs on: that of the serial pool it was called by last, or the thread.
 pub(crate) fn current() -> Option<Identity> {
     running(|running| running.serial.as_ref().map(|serial| serial.identity))
-        .or_else(|| THREAD.get())
+        .or_else(|| THREAD.with(Cell::get))
 }
 
 /// Has the values of `locals` dropped when the current worker is replaced.
