@@ -179,11 +179,15 @@ where
                 Err(error) => refused = Some(error),
             }
         } else if let Some(worker) = workers.this_worker() {
-            let loan = raw::lend(&self, |loan| {
-                self.take_part(worker, loan);
-                Arc::clone(loan)
-            });
-            Lending { loan: &loan, workers }.withdraw();
+            if let Some(_open) = workers.keep_open(worker) {
+                let loan = raw::lend(&self, |loan| {
+                    self.take_part(worker, loan);
+                    Arc::clone(loan)
+                });
+                Lending { loan: &loan, workers }.withdraw();
+            } else {
+                refused = Some(workers.refusal());
+            }
         } else if self.helpers > 0 {
             let (outcome, loan) = raw::lend(&self, |loan| (self.watch(loan), Arc::clone(loan)));
             Lending { loan: &loan, workers }.withdraw();

@@ -98,8 +98,10 @@ pub(crate) struct Runners<I> {
 
 struct Inner<I> {
     queue: Queue,
-    /// How many runners there are or were started, and others that keep the pool from being retired.
+    /// How many runners there are or were started.
     active: usize,
+    /// How many keep the pool from being retired besides.
+    held: usize,
     /// How many of them have found the queue empty and look once more before they leave.
     looking: usize,
     /// A start was refused.
@@ -137,6 +139,7 @@ impl<I: IdleSet> Runners<I> {
             inner: CachePadded::new(Mutex::new(Inner {
                 queue,
                 active: 0,
+                held: 0,
                 looking: 0,
                 owed: false,
                 idle,
@@ -378,23 +381,19 @@ impl<I: IdleSet> Runners<I> {
 
     // ---- others ----------------------------------------------------------------------------------
 
-    /// Keeps the pool from being retired, for somebody who works for it and is no runner: there may be
-    /// one more of them than there are workers. False if it was retired before.
+    /// Keeps the pool from being retired, for somebody who works for it and is no runner. False if it was
+    /// retired before.
     pub(crate) fn enter(&self) -> bool {
         let mut inner = lock(&self.inner);
         let open = !inner.idle.is_retired();
-        if open {
-            inner.active += 1;
-            self.publish(&inner);
-        }
+        inner.held += usize::from(open);
         open
     }
 
     /// The work is done.
     pub(crate) fn exit(&self) {
         let mut inner = lock(&self.inner);
-        inner.active -= 1;
-        self.publish(&inner);
+        inner.held -= 1;
         self.retire_if_done(inner);
     }
 
@@ -408,7 +407,10 @@ impl<I: IdleSet> Runners<I> {
 
     /// Lets the threads go if there is nothing to do and nothing can come.
     fn retire_if_done(&self, mut inner: MutexGuard<'_, Inner<I>>) {
-        let done = self.state() != State::Running && inner.active == 0 && inner.queue.is_empty();
+        let done = self.state() != State::Running
+            && inner.active == 0
+            && inner.held == 0
+            && inner.queue.is_empty();
         if let Some(gone) = if done { inner.idle.retire() } else { None } {
             drop(inner);
             // Rayon's threads leave when their pool is dropped; it does not wait for them.

@@ -244,7 +244,32 @@ impl Workers {
             }
             retires
         };
-        self.runners.run_queue(worker.index, |starter| starter.start(self), run)
+        worker.set_runner(true);
+        let retires = self.runners.run_queue(worker.index, |starter| starter.start(self), run);
+        worker.set_runner(false);
+        retires
+    }
+
+    /// Keeps the pool open, while what is returned is there, for accepted work that the calling thread, which is
+    /// `worker`, is about to run: what that submits is accepted too. `None` if the pool has ended.
+    ///
+    /// To be called before the work is taken out of the queue.
+    pub(crate) fn keep_open(&self, worker: &Worker) -> Option<impl Drop + use<'_>> {
+        struct Open<'w>(Option<&'w Workers>);
+
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                if let Some(workers) = self.0 {
+                    workers.runners.exit();
+                }
+            }
+        }
+
+        // A runner does so itself.
+        if worker.is_runner() {
+            return Some(Open(None));
+        }
+        self.runners.enter().then(|| Open(Some(self)))
     }
 
     /// A start came to worker `index`, which cannot run the queue now.
