@@ -328,54 +328,38 @@ impl<I: IdleSet> Runners<I> {
         }
     }
 
-    /// Whether a worker that leaves need not be replaced. In a terminated pool it first skips, on
-    /// the calling thread, what it would have left behind.
-    pub(crate) fn needs_nobody(&self, skip: impl FnMut(TaskRef)) -> bool {
-        if self.state() == State::Terminated {
-            self.skip_all(skip);
-        }
-        self.state() != State::Running && lock(&self.inner).queue.is_empty()
-    }
-
-    /// Skips what is queued.
-    fn skip_all(&self, mut skip: impl FnMut(TaskRef)) {
+    /// Worker `index`, a runner, leaves. True if nobody is needed in its place, which is empty for good then: the pool is
+    /// not running, and nothing is queued. In a terminated pool it first skips, on the calling thread, what it would have
+    /// left behind.
+    pub(crate) fn leave(&self, index: usize, mut skip: impl FnMut(TaskRef)) -> bool {
         loop {
-            let task = {
-                let mut inner = lock(&self.inner);
-                let task = inner.queue.pop(|_| false);
-                self.publish(&inner);
-                task
-            };
-            match task {
-                Some(task) => skip(task),
-                None => return,
-            }
-        }
-    }
-
-    /// The place of worker `index`, a runner, is empty for good.
-    pub(crate) fn give_up(&self, index: usize, mut skip: impl FnMut(TaskRef)) {
-        let last = lock(&self.inner).idle.remove(index);
-        loop {
-            if last {
-                // Nobody else is there to do it.
-                self.skip_all(&mut skip);
-            }
             let mut inner = lock(&self.inner);
-            if last && !inner.queue.is_empty() {
-                // It came in between, and its submitter counted on this one.
+            match self.state() {
+                State::Running => return false,
+                // What a closed pool has accepted is run.
+                State::Closed if !inner.queue.is_empty() => return false,
+                State::Closed | State::Terminated => {}
+            }
+            if let Some(task) = inner.queue.pop(|_| false) {
+                self.publish(&inner);
+                drop(inner);
+                skip(task);
                 continue;
             }
+            // Under the same lock: nothing comes in between, whose submitter counts on this one.
+            let last = inner.idle.remove(index);
             inner.active -= 1;
             self.publish(&inner);
             if !last {
-                return self.retire_if_done(inner);
+                self.retire_if_done(inner);
+                return true;
             }
-            // What comes from now on is refused.
+            // What comes from now on is refused: nobody would be there to run it.
             let gone = inner.idle.retire();
             drop(inner);
             drop(gone);
-            return self.retired.set();
+            self.retired.set();
+            return true;
         }
     }
 

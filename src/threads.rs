@@ -444,7 +444,7 @@ impl Place {
                 }
             }
             (Err(error), Some(ready)) => drop(ready.send(Err(error))),
-            (Err(error), None) => workers.give_up(self.index, Some(error)),
+            (Err(error), None) => workers.give_up(self.index, error),
         }
     }
 
@@ -479,8 +479,8 @@ impl Place {
     /// Starts the successor of a worker, on whose thread this is the last thing that happens.
     fn replace(self) {
         let (workers, index) = (Arc::clone(&self.workers), self.index);
-        if workers.needs_nobody() {
-            return workers.give_up(index, None);
+        if workers.leave(index) {
+            return;
         }
         let next = Place { asked: Instant::now(), ..self };
         // The lock is held until the new handle is in its place, so that `join` finds one of the two.
@@ -491,7 +491,7 @@ impl Place {
             Ok(handle) => handles[index] = Some(handle),
             Err(error) => {
                 drop(handles);
-                workers.give_up(index, Some(Error::Start(error)));
+                workers.give_up(index, Error::Start(error));
             }
         }
     }

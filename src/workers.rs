@@ -293,18 +293,17 @@ impl Workers {
         }
     }
 
-    /// The place of worker `index`, a runner, is empty for good: nobody is needed there any more,
-    /// or, which is the end of the pool, nobody could be had.
-    pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Option<Error>) {
-        if let Some(error) = why {
-            self.break_down(error);
-        }
-        self.runners.give_up(index, |task| worker::skip(task, self.ended()));
+    /// Worker `index`, a runner, leaves. True if nobody is needed in its place, which is empty for good then.
+    pub(crate) fn leave(&self, index: usize) -> bool {
+        self.runners.leave(index, |task| worker::skip(task, self.ended()))
     }
 
-    /// Whether a worker that leaves need not be replaced.
-    pub(crate) fn needs_nobody(&self) -> bool {
-        self.runners.needs_nobody(|task| worker::skip(task, self.ended()))
+    /// The place of worker `index`, a runner, is empty for good, for nobody could be had: that is the end of the
+    /// pool.
+    pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Error) {
+        self.break_down(why);
+        let left = self.leave(index);
+        debug_assert!(left, "nobody is needed in a terminated pool");
     }
 
     /// A worker cannot be replaced, which terminates the pool.
