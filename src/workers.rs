@@ -54,8 +54,8 @@ pub(crate) struct ThreadHandles {
     /// By worker, and then the attendant. A replaced one's is its successor's to join.
     pub(crate) handles: Mutex<Vec<Option<JoinHandle<()>>>>,
     pub(crate) attendant: Attendant,
-    /// Whether it could be started; not set before it is needed.
-    pub(crate) has_attendant: OnceLock<bool>,
+    /// Whether it was started, which it is when it is needed.
+    pub(crate) has_attendant: Mutex<bool>,
     taken: Mutex<bool>,
     gone: Event,
 }
@@ -399,7 +399,12 @@ impl Workers {
             return Ok(());
         }
         let shared = Arc::clone(self);
-        let started = std::thread::Builder::new().spawn(move || join(&shared));
+        let main = move || {
+            join(&shared);
+            // It may be the last owner, and then drops what the initializer owns.
+            discard(shared);
+        };
+        let started = std::thread::Builder::new().spawn(main);
         started.map(drop).map_err(|error| {
             // For the next who joins.
             *lock(&self.threads.taken) = false;
