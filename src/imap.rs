@@ -537,6 +537,7 @@ where
     fn help(&mut self) -> bool {
         let workers = &self.control.terms.workers;
         let Some(worker) = workers.this_worker() else { return false };
+        let _open = workers.keep_open(worker);
         let mut place = 0;
         while let Some(part) = self.parts.get(place) {
             let ticket = part.ticket();

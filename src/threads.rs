@@ -10,7 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
@@ -155,17 +155,26 @@ fn calibrate() -> Result<(), Error> {
     }
 }
 
-/// Makes sure that there is an attendant; false if there can be none.
+/// Makes sure that there is an attendant; false if none can be started now.
 pub(crate) fn start_attendant(workers: &Arc<Workers>) -> bool {
-    *workers.threads.has_attendant.get_or_init(|| {
-        let (name, shared) = (format!("{}-attendant", workers.thread_name), Arc::clone(workers));
-        let main = move || {
-            let start = |starter: Starter<_>| starter.start(&shared);
-            shared.threads.attendant.attend(&shared.runners, start);
-        };
-        let started = thread::Builder::new().name(name).stack_size(1 << 16).spawn(main);
-        started.map(|handle| lock(&workers.threads.handles).push(Some(handle))).is_ok()
-    })
+    let mut is_there = lock(&workers.threads.has_attendant);
+    if *is_there {
+        return true;
+    }
+    let (name, shared) = (format!("{}-attendant", workers.thread_name), Arc::clone(workers));
+    let main = move || {
+        let start = |starter: Starter<_>| starter.start(&shared);
+        shared.threads.attendant.attend(&shared.runners, start);
+        // If the pool went on one of its own workers, which nobody joins, this may be its last owner, and drops what the
+        // initializer owns: code of the user's, which may panic and, for which the stack is a whole one, need room.
+        discard(shared);
+    };
+    // If it fails, the next start that is refused tries again.
+    if let Ok(handle) = thread::Builder::new().name(name).spawn(main) {
+        lock(&workers.threads.handles).push(Some(handle));
+        *is_there = true;
+    }
+    *is_there
 }
 
 // ---- start ---------------------------------------------------------------------------------------
@@ -313,9 +322,9 @@ struct Place {
 impl Place {
     /// The main function of the thread of one worker.
     ///
-    /// `before` is the thread it replaces; `ready` hears of the first worker's start.
-    fn serve(self, before: Option<JoinHandle<()>>, ready: Option<Ready>) {
-        if let Some(before) = before {
+    /// `before` gives the thread that it replaces; `ready` hears of the first worker's start.
+    fn serve(self, before: Option<Receiver<JoinHandle<()>>>, ready: Option<Ready>) {
+        if let Some(Ok(before)) = before.map(|before| before.recv()) {
             let _ = before.join().map_err(discard);
         }
         pin(&self.context, self.index);
@@ -338,7 +347,7 @@ impl Place {
                 }
             }
             (Err(error), Some(ready)) => drop(ready.send(Err(error))),
-            (Err(error), None) => workers.give_up(self.index, Some(error)),
+            (Err(error), None) => workers.give_up(self.index, error),
         }
     }
 
@@ -370,19 +379,24 @@ impl Place {
     /// Starts the successor of a worker, on whose thread this is the last thing that happens.
     fn replace(self) {
         let (workers, index) = (Arc::clone(&self.workers), self.index);
-        if workers.needs_nobody() {
-            return workers.give_up(index, None);
+        if workers.leave(index) {
+            return;
         }
         let next = Place { asked: Instant::now(), ..self };
-        // The lock is held until the new handle is in its place, so that `join` finds one of the two.
+        // The lock is held until the new handle is in its place, so that `join` finds one of the two: this one's stays
+        // there if there is no successor.
         let mut handles = lock(&workers.threads.handles);
-        let before = handles[index].take();
-        let main = thread(&workers, &next.context, index).spawn(move || next.serve(before, None));
+        let (hand_over, before) = channel();
+        let main =
+            thread(&workers, &next.context, index).spawn(move || next.serve(Some(before), None));
         match main {
-            Ok(handle) => handles[index] = Some(handle),
+            Ok(handle) => {
+                // It waits for that.
+                handles[index].replace(handle).map(|handle| hand_over.send(handle));
+            }
             Err(error) => {
                 drop(handles);
-                workers.give_up(index, Some(Error::Start(error)));
+                workers.give_up(index, Error::Start(error));
             }
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     max_tasks: Option<usize>,
     /// How many tasks it has begun.
     tasks: AtomicUsize,
+    /// A runner is on its thread, below whatever runs there.
+    is_runner: AtomicBool,
     /// Its thread is about to end, for a successor.
     leaves: AtomicBool,
     /// Where values of this worker lie that are dropped when it is replaced.
@@ -43,6 +45,7 @@ impl Worker {
             generation: AtomicUsize::new(0),
             max_tasks,
             tasks: AtomicUsize::new(0),
+            is_runner: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             locals: Arc::default(),
         }
@@ -68,6 +71,18 @@ impl Worker {
     #[inline]
     pub(crate) fn should_retire(&self) -> bool {
         self.max_tasks.is_some_and(|most| self.tasks.load(Ordering::Relaxed) >= most)
+    }
+
+    /// A runner begins or has ended on its thread.
+    pub(crate) fn set_runner(&self, is_runner: bool) {
+        self.is_runner.store(is_runner, Ordering::Relaxed);
+    }
+
+    /// Whether what runs on its thread, which is the calling one, runs on top of a runner. If not, it is in a job of rayon's
+    /// or in the destructor of a thread-local.
+    #[inline]
+    pub(crate) fn is_runner(&self) -> bool {
+        self.is_runner.load(Ordering::Relaxed)
     }
 
     /// It was the runner of its place, and its thread is about to end, for a successor.

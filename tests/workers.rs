@@ -5,7 +5,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -1031,7 +1031,7 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
                         pool.apply_async(move || token.value(), ())
                     };
                     let calls: Vec<_> = (0..20).map(|_| submit()).collect();
-                    calls.into_iter().map(AsyncResult::get).filter(Result::is_ok).count()
+                    calls.into_iter().map(AsyncResult::get).collect::<Vec<_>>()
                 })
             };
             // At any moment of it.
@@ -1042,7 +1042,13 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
                 pool.terminate()
             }
             pool.join().unwrap();
-            assert!(submits.join().unwrap() <= 20);
+            for outcome in submits.join().unwrap() {
+                match outcome {
+                    // Closed, it skips nothing that it has accepted.
+                    Err(Error::Terminated) => assert!(round % 2 == 1, "round {round}"),
+                    outcome => assert_matches!(outcome, Ok(_) | Err(Error::NotRunning)),
+                }
+            }
             drop(pool);
             assert!(
                 eventually(|| drops.alive() == 0),
@@ -1139,5 +1145,151 @@ fn a_serial_worker_is_not_replaced_under_a_task() {
         let (before, _, after) = pool.apply(task, ()).unwrap();
         assert_eq!(before, after);
         assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
+    });
+}
+
+/// What a task of one generation has must last as long as the task does, whoever else calls meanwhile.
+#[test]
+fn a_serial_worker_is_not_replaced_while_another_thread_is_in_a_task() {
+    watchdog(20, || {
+        let (drops, runs) = (Drops::default(), Counter::default());
+        let count = runs.clone();
+        let builder = Kind::Serial.builder().max_tasks_per_child(2);
+        let pool = Arc::new(builder.initializer(move || count.add(), ()).build().unwrap());
+        let made = drops.clone();
+        let local = Arc::new(WorkerLocal::new(move || made.make(0)));
+        let generation = || current_worker().unwrap().generation();
+        let (gate, mut opener) = gate();
+        let inside = {
+            let (pool, local) = (Arc::clone(&pool), Arc::clone(&local));
+            let task = move || {
+                local.with(|_| ());
+                gate.pass();
+                local.with(|_| generation())
+            };
+            thread::spawn(move || pool.apply(task, ()).unwrap())
+        };
+        opener.wait_for(1);
+        for _ in 0..5 {
+            assert_eq!(pool.apply(generation, ()).unwrap(), 0);
+        }
+        assert_eq!(pool.chunksize(1).map(|_| generation(), 0..5).unwrap(), [0; 5]);
+        assert_eq!(pool.imap(move |_| generation(), 0..5).map(Result::unwrap).max(), Some(0));
+        assert_eq!((drops.made(), drops.alive(), runs.get()), (1, 1, 1));
+        opener.open();
+        assert_eq!(inside.join().unwrap(), 0);
+        // By the last to leave.
+        assert_eq!((drops.made(), drops.alive(), runs.get()), (1, 0, 2));
+        assert_eq!(pool.apply(generation, ()).unwrap(), 1);
+    });
+}
+
+/// No task of one generation runs while another one begins, nor before it is initialized.
+#[test]
+fn generations_of_a_serial_worker_do_not_overlap() {
+    watchdog(60, || {
+        for tasks in [1, 3] {
+            let (inside, initialized) = (Crowd::default(), Counter::default());
+            let initializer = {
+                let (inside, initialized) = (inside.clone(), initialized.clone());
+                move || {
+                    assert_eq!(inside.now(), 0, "a task runs while its worker is replaced");
+                    thread::yield_now();
+                    assert_eq!(current_worker().unwrap().generation(), initialized.next());
+                }
+            };
+            let builder = Kind::Serial.builder().max_tasks_per_child(tasks);
+            let pool = builder.initializer(initializer, ()).build().unwrap();
+            let (drops, rounds) = (Drops::default(), scaled(2000));
+            let (made, crowd) = (drops.clone(), inside.clone());
+            let local = WorkerLocal::new(move || made.make(0));
+            let task = |i: usize| {
+                crowd.enter();
+                let generation = current_worker().unwrap().generation();
+                local.with(|_| {
+                    if i % 7 == 0 {
+                        thread::yield_now()
+                    }
+                });
+                assert_eq!(initialized.get(), generation + 1);
+                crowd.leave();
+            };
+            thread::scope(|threads| {
+                for _ in 0..2 {
+                    threads.spawn(|| (0..rounds).for_each(|i| pool.apply(task, (i,)).unwrap()));
+                }
+                threads.spawn(|| {
+                    for _ in 0..rounds / 10 {
+                        pool.chunksize(1).map(task, 0..10).unwrap();
+                        pool.map_async(|i| i, 0..10).get().unwrap();
+                        pool.scope(|s| s.imap(task, 0..10).for_each(|done| done.unwrap()));
+                    }
+                });
+            });
+            // Until it is replaced once more.
+            (0..tasks).for_each(|_| pool.apply(|| (), ()).unwrap());
+            assert!(initialized.get() > 1);
+            assert_eq!(drops.alive(), 0);
+        }
+    });
+}
+
+/// A map that could not have its worker replaced between two chunks has it replaced as soon as it can.
+#[test]
+fn a_map_on_a_serial_pool_goes_on_while_its_worker_cannot_be_replaced() {
+    watchdog(20, || {
+        let pool = Arc::new(Kind::Serial.builder().max_tasks_per_child(1).build().unwrap());
+        let (gate, mut opener) = gate();
+        let inside = {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || pool.apply(move || gate.pass(), ()).unwrap())
+        };
+        opener.wait_for(1);
+        let mut inside = Some(inside);
+        // Pulled by the map as it goes on.
+        let items = (0..6).map(move |i| {
+            if i == 3 {
+                opener.open();
+                inside.take().unwrap().join().unwrap();
+            }
+        });
+        let generation = |()| current_worker().unwrap().generation();
+        let generations = pool.chunksize(1).map(generation, items).unwrap();
+        assert_eq!(generations, [0, 0, 0, 0, 1, 2]);
+    });
+}
+
+#[test]
+fn code_that_runs_as_a_serial_worker_is_replaced_may_use_the_pool() {
+    struct Uses(Weak<Pool>, Counter);
+
+    impl Drop for Uses {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0.upgrade() {
+                pool.apply(|| self.1.add(), ()).unwrap();
+            }
+        }
+    }
+
+    watchdog(20, || {
+        static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+        let initializer = || {
+            let pool = POOL.lock().unwrap().upgrade();
+            if let Some(pool) = pool {
+                pool.chunksize(1).map(|x| x, 0..5).unwrap();
+            }
+        };
+        let builder = Kind::Serial.builder().max_tasks_per_child(2);
+        let pool = Arc::new(builder.initializer(initializer, ()).build().unwrap());
+        *POOL.lock().unwrap() = Arc::downgrade(&pool);
+        let used = Counter::default();
+        let (weak, count) = (Arc::downgrade(&pool), used.clone());
+        let local = WorkerLocal::new(move || Uses(weak.clone(), count.clone()));
+        let generations: Vec<_> = (0..6)
+            .map(|_| pool.apply(|| local.with(|_| current_worker().unwrap().generation()), ()))
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(generations, [0, 0, 1, 1, 2, 2]);
+        assert_eq!(used.get(), 3);
     });
 }

@@ -183,8 +183,8 @@ impl Model {
         }
         while self.threads.next_job() {
             while self.run_queue(index) {
-                if self.runners.needs_nobody(skip) {
-                    return self.runners.give_up(index, skip);
+                if self.runners.leave(index, skip) {
+                    return;
                 }
             }
         }
@@ -265,6 +265,38 @@ fn what_a_terminated_pool_has_accepted_is_run_too_to_be_skipped() {
 fn a_replaced_worker_leaves_nothing_behind() {
     accepted_is_run(1, true, State::Closed);
     accepted_is_run(1, true, State::Terminated);
+}
+
+/// In a pool that is closed and not terminated that means run, also if it comes as the last worker leaves.
+#[test]
+fn what_a_closed_pool_has_accepted_as_its_last_worker_leaves_is_not_skipped() {
+    struct Runs(Owned<Count>);
+
+    impl Task for Runs {
+        fn run(self: Owned<Self>, _: &Worker) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn skip(self: Owned<Self>, _: Error) {}
+    }
+
+    for count in [1, 2] {
+        model_within(if count == 1 { 3 } else { 2 }, move || {
+            let (model, workers) = Model::start(count, 0, true);
+            let runs = Owned::<Count>::default();
+            let submit = |model: &Model, runs: &Owned<Count>| {
+                model.submit(Owned::new(Runs(Owned::clone(runs))))
+            };
+            submit(&model, &runs).expect("the pool is running");
+            let other = {
+                let (model, runs) = (model.clone(), Owned::clone(&runs));
+                thread::spawn(move || submit(&model, &runs).is_ok())
+            };
+            model.runners.end(State::Closed);
+            let accepted = other.join().unwrap();
+            model.join(workers);
+            assert_eq!(runs.load(Ordering::SeqCst), 1 + usize::from(accepted));
+        });
+    }
 }
 
 /// A thread that waits for its task takes it out of the queue and runs it, or a runner has.
