@@ -265,10 +265,10 @@ pub(crate) mod models {
         });
     }
 
-    /// A worker that goes on after all is counted out once, whether it was notified meanwhile or not: so the other
-    /// one stays counted. The owner goes on because it finds something, or because it comes back by itself.
+    /// An owner that goes on after all is counted out once, whether it was notified meanwhile or not: so the other
+    /// worker stays counted. The owner goes on because it finds something, or because it comes back by itself.
     #[test]
-    fn whoever_goes_on_is_counted_out_once() {
+    fn an_owner_that_goes_on_is_counted_out_once() {
         for comes_back in [false, true] {
             model(move || {
                 let idle = Arc::new(IdleSet::new());
@@ -294,10 +294,12 @@ pub(crate) mod models {
                 let first = idle.notify(|| true);
                 owner.join().unwrap();
                 other.join().unwrap();
-                // Whoever was notified in the owner's place, which went on by itself.
-                let rest = [idle.notify(|| true), idle.notify(|| true)];
-                let others = [first].into_iter().chain(rest).flatten();
-                assert_eq!(others.filter(|idle| *idle == Idle::Other).count(), 1);
+                let rest: Vec<_> = (0..3).filter_map(|_| idle.notify(|| true)).collect();
+                match first {
+                    // In the place of either: of the owner too, if that has gone on in the middle of it.
+                    Some(Idle::Other) => assert!(rest.is_empty() || rest == [Idle::Other]),
+                    Some(Idle::Owner) | None => assert_eq!(rest, [Idle::Other]),
+                }
                 assert!(!idle.is_owner_idle() && !idle.is_any());
             });
         }
