@@ -5,7 +5,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -353,6 +353,60 @@ fn an_initializer_that_fails_later_ends_a_serial_pool_too() {
     });
 }
 
+/// What it does with the pool is not counted, and it is no runner that is replaced.
+#[test]
+fn an_initializer_that_uses_its_pool_and_then_fails_gives_up_its_place_once() {
+    watchdog(30, || {
+        for count in 1..=3 {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.apply(|| (), ()).map_err(|_| "ended").and(Err("later")),
+                None => Ok(()),
+            };
+            let builder = Kind::Replaced(count, 1).named("spent").initializer(initializer, ());
+            let pool = Arc::new(builder.build().unwrap());
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let (opener, held) = hold(&pool, count);
+            let queued: Vec<_> = (0..5).map(|i| pool.apply_async(move || i, ())).collect();
+            drop(opener);
+            let is_why = |error: &Error| matches!(error, Error::Initializer(_));
+            for held in held {
+                // Done, unless the pool had ended by then.
+                assert!(held.get().map_or_else(|error| is_why(&error), |()| true), "{count}");
+            }
+            for queued in queued {
+                assert!(is_why(&queued.get().unwrap_err()), "{count}");
+            }
+            assert!(is_why(&pool.apply(|| (), ()).unwrap_err()), "{count}");
+            pool.join().unwrap();
+            drop(pool);
+            assert_no_threads("spent");
+        }
+    });
+}
+
+/// A worker that was spent by its initializer would do one task and make its successor queue more than that.
+#[test]
+fn an_initializer_that_maps_with_its_pool_leaves_the_worker_fresh() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 1), Kind::Replaced(2, 3), Kind::Replaced(3, 2)] {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.map(|x| x, 0..3).map(drop),
+                None => Ok(()),
+            };
+            let pool = kind.builder().initializer(initializer, ()).build().unwrap();
+            let pool = Arc::new(pool);
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let calls: Vec<_> = (0..30).map(|i| pool.apply_async(move || i, ())).collect();
+            let done = calls.into_iter().map(|call| call.get().unwrap());
+            assert!(done.eq(0..30), "{kind:?}");
+        }
+    });
+}
+
 // ---- replacement ---------------------------------------------------------------------------------
 
 /// Counts threads from the first task that touches it until the thread's end.
@@ -685,6 +739,30 @@ fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
                 assert!(same, "{owner:?}: dropped elsewhere");
                 assert!(used.contains(owner));
             }
+        }
+    });
+}
+
+/// And so does its worker's successor when that has had its tasks: none is left to the end of the `WorkerLocal`.
+#[test]
+fn a_value_that_is_lent_while_its_task_maps_goes_with_its_worker() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 2), Kind::Serial] {
+            let pool = kind.builder().max_tasks_per_child(2).build().unwrap();
+            let drops = Drops::default();
+            let makes = drops.clone();
+            let local = WorkerLocal::new(move || makes.make(0));
+            let maps = || local.with(|_| pool.chunksize(1).map(|x| x, 0..5).unwrap());
+            for _ in 0..scaled(100) {
+                assert_eq!(pool.apply(maps, ()).unwrap().len(), 5);
+                assert!(drops.alive() <= 1, "{kind:?}: {} values", drops.alive());
+            }
+            // Two workers' lives.
+            for _ in 0..4 {
+                pool.apply(|| (), ()).unwrap();
+            }
+            assert_eq!((drops.made(), drops.alive()), (scaled(100), 0), "{kind:?}");
+            drops.assert_each_once();
         }
     });
 }
@@ -1139,5 +1217,110 @@ fn a_serial_worker_is_not_replaced_under_a_task() {
         let (before, _, after) = pool.apply(task, ()).unwrap();
         assert_eq!(before, after);
         assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
+    });
+}
+
+// ---- the order of calls --------------------------------------------------------------------------
+
+/// Step by step: one worker begins all calls from outside. When it has begun one, and before it ends that, the task of
+/// the other worker submits more, which it does itself, and cancels one that would have begun later.
+#[test]
+fn calls_begin_in_their_order_whatever_leaves_the_queue_between_two_of_them() {
+    const CALLS: usize = 400;
+
+    watchdog(60, || {
+        let pool = Arc::new(Pool::new(2).unwrap());
+        let (begin, begun) = bounded(0);
+        let (go, gone) = bounded::<()>(0);
+        let (give, handles) = bounded::<AsyncResult<()>>(CALLS);
+        let inner = Arc::clone(&pool);
+        let steps = move || {
+            let mut order = Vec::new();
+            for i in begun {
+                order.push(i);
+                for j in 0..20 {
+                    assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                }
+                if let Ok(handle) = handles.try_recv() {
+                    assert!(handle.cancel());
+                }
+                go.send(()).unwrap();
+            }
+            order
+        };
+        let order = pool.apply_async(steps, ());
+        let (opener, held) = hold(&pool, 1);
+        let mut early = Vec::new();
+        for i in 0..CALLS {
+            let (begin, gone) = (begin.clone(), gone.clone());
+            let call = pool.apply_async(
+                move || {
+                    begin.send(i).unwrap();
+                    gone.recv().unwrap();
+                },
+                (),
+            );
+            match i % 4 {
+                // Between two of them, ahead of what begins.
+                1 => give.send(call).unwrap(),
+                3 => early.push(call),
+                _ => drop(call),
+            }
+        }
+        drop(begin);
+        // Out of the middle, from the back.
+        assert!(early.iter().rev().all(AsyncResult::cancel));
+        drop(early);
+        drop(opener);
+        let order = order.get().unwrap();
+        let left = |i: &usize| matches!(i % 4, 0 | 2);
+        assert!(order.iter().copied().eq((0..CALLS).filter(left)), "{order:?}");
+        held.into_iter().for_each(|held| held.get().unwrap());
+    });
+}
+
+/// The same at any moment.
+#[test]
+fn calls_begin_in_their_order_while_others_leave_the_queue() {
+    const CALLS: usize = 200;
+
+    watchdog(60, || {
+        for _ in 0..scaled(20) {
+            let pool = Arc::new(Pool::new(2).unwrap());
+            let (mut opener, held) = hold(&pool, 1);
+            let (inner, (gate, mut start)) = (Arc::clone(&pool), gate());
+            let others = pool.apply_async(
+                move || {
+                    gate.pass();
+                    for j in 0..2 * CALLS {
+                        assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                    }
+                },
+                (),
+            );
+            start.wait_for(1);
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let calls: Vec<_> = (0..CALLS)
+                .map(|i| {
+                    let order = Arc::clone(&order);
+                    let note = move || {
+                        let worker = current_worker().unwrap().index();
+                        order.lock().unwrap().push((worker, i));
+                    };
+                    pool.apply_async(note, ())
+                })
+                .collect();
+            start.open();
+            opener.open();
+            calls.into_iter().for_each(|call| call.get().unwrap());
+            others.get().unwrap();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            let order = order.lock().unwrap();
+            assert_eq!(order.len(), CALLS);
+            for worker in 0..2 {
+                let of: Vec<_> = order.iter().filter(|(who, _)| *who == worker).collect();
+                assert!(of.is_sorted(), "worker {worker} began {of:?}");
+            }
+        }
     });
 }
