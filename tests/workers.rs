@@ -4,8 +4,8 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::{Arc, Mutex, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, set_hook, take_hook};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -353,6 +353,86 @@ fn an_initializer_that_fails_later_ends_a_serial_pool_too() {
     });
 }
 
+/// Counts the panics on threads whose names begin with `name-`.
+fn panics_on_threads(name: &'static str) -> Counter {
+    let (panics, hook) = (Counter::default(), take_hook());
+    let count = panics.clone();
+    set_hook(Box::new(move |info| {
+        let thread = thread::current();
+        if thread
+            .name()
+            .and_then(|own| own.strip_prefix(name))
+            .is_some_and(|end| end.starts_with('-'))
+        {
+            count.add();
+        }
+        hook(info);
+    }));
+    panics
+}
+
+/// Though it has had as many tasks by then as a worker has: it never was a runner.
+#[test]
+fn an_initializer_that_uses_its_pool_and_then_fails_gives_up_its_place_once() {
+    watchdog(30, || {
+        // To give it up twice is to count below zero, on a thread whose panics are nobody's.
+        let panics = panics_on_threads("spent");
+        for count in 1..=3 {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.apply(|| (), ()).map_err(|_| "ended").and(Err("later")),
+                None => Ok(()),
+            };
+            let builder = Kind::Replaced(count, 1).named("spent").initializer(initializer, ());
+            let pool = Arc::new(builder.build().unwrap());
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let (opener, held) = hold(&pool, count);
+            let queued: Vec<_> = (0..5).map(|i| pool.apply_async(move || i, ())).collect();
+            drop(opener);
+            let is_why = |error: &Error| matches!(error, Error::Initializer(_));
+            for held in held {
+                // Done, unless the pool had ended by then.
+                assert!(held.get().map_or_else(|error| is_why(&error), |()| true), "{count}");
+            }
+            for queued in queued {
+                assert!(is_why(&queued.get().unwrap_err()), "{count}");
+            }
+            assert!(is_why(&pool.apply(|| (), ()).unwrap_err()), "{count}");
+            pool.join().unwrap();
+            drop(pool);
+            assert_no_threads("spent");
+            assert_eq!(panics.get(), 0, "{count}");
+        }
+    });
+}
+
+/// A worker that was spent by its initializer would do one task and leave more than that behind.
+#[test]
+fn an_initializer_that_maps_with_its_pool_leaves_the_worker_fresh() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 3), Kind::Replaced(2, 3), Kind::Replaced(3, 1)] {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.map(|x| x, 0..3).map(drop),
+                None => Ok(()),
+            };
+            let pool = kind.builder().initializer(initializer, ()).build().unwrap();
+            let pool = Arc::new(pool);
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let generation = || current_worker().unwrap().generation();
+            let calls: Vec<_> = (0..30).map(|_| pool.apply_async(generation, ())).collect();
+            let generations = calls.into_iter().map(|call| call.get().unwrap());
+            let generations: Vec<usize> = generations.collect();
+            if kind == Kind::Replaced(1, 3) {
+                // Nobody else counts a part of such a map as its own.
+                assert!(generations.iter().copied().eq((0..30).map(|i| i / 3)), "{generations:?}");
+            }
+        }
+    });
+}
+
 // ---- replacement ---------------------------------------------------------------------------------
 
 /// Counts threads from the first task that touches it until the thread's end.
@@ -685,6 +765,30 @@ fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
                 assert!(same, "{owner:?}: dropped elsewhere");
                 assert!(used.contains(owner));
             }
+        }
+    });
+}
+
+/// And so does its worker's successor when that has had its tasks: none is left to the end of the `WorkerLocal`.
+#[test]
+fn a_value_that_is_lent_while_its_task_maps_goes_with_its_worker() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 2), Kind::Serial] {
+            let pool = kind.builder().max_tasks_per_child(2).build().unwrap();
+            let drops = Drops::default();
+            let makes = drops.clone();
+            let local = WorkerLocal::new(move || makes.make(0));
+            let maps = || local.with(|_| pool.chunksize(1).map(|x| x, 0..5).unwrap());
+            for _ in 0..scaled(100) {
+                assert_eq!(pool.apply(maps, ()).unwrap().len(), 5);
+                assert!(drops.alive() <= 1, "{kind:?}: {} values", drops.alive());
+            }
+            // Two workers' lives.
+            for _ in 0..4 {
+                pool.apply(|| (), ()).unwrap();
+            }
+            assert_eq!((drops.made(), drops.alive()), (scaled(100), 0), "{kind:?}");
+            drops.assert_each_once();
         }
     });
 }
@@ -1148,148 +1252,107 @@ fn a_serial_worker_is_not_replaced_under_a_task() {
     });
 }
 
-/// What a task of one generation has must last as long as the task does, whoever else calls meanwhile.
-#[test]
-fn a_serial_worker_is_not_replaced_while_another_thread_is_in_a_task() {
-    watchdog(20, || {
-        let (drops, runs) = (Drops::default(), Counter::default());
-        let count = runs.clone();
-        let builder = Kind::Serial.builder().max_tasks_per_child(2);
-        let pool = Arc::new(builder.initializer(move || count.add(), ()).build().unwrap());
-        let made = drops.clone();
-        let local = Arc::new(WorkerLocal::new(move || made.make(0)));
-        let generation = || current_worker().unwrap().generation();
-        let (gate, mut opener) = gate();
-        let inside = {
-            let (pool, local) = (Arc::clone(&pool), Arc::clone(&local));
-            let task = move || {
-                local.with(|_| ());
-                gate.pass();
-                local.with(|_| generation())
-            };
-            thread::spawn(move || pool.apply(task, ()).unwrap())
-        };
-        opener.wait_for(1);
-        for _ in 0..5 {
-            assert_eq!(pool.apply(generation, ()).unwrap(), 0);
-        }
-        assert_eq!(pool.chunksize(1).map(|_| generation(), 0..5).unwrap(), [0; 5]);
-        assert_eq!(pool.imap(move |_| generation(), 0..5).map(Result::unwrap).max(), Some(0));
-        assert_eq!((drops.made(), drops.alive(), runs.get()), (1, 1, 1));
-        opener.open();
-        assert_eq!(inside.join().unwrap(), 0);
-        // By the last to leave.
-        assert_eq!((drops.made(), drops.alive(), runs.get()), (1, 0, 2));
-        assert_eq!(pool.apply(generation, ()).unwrap(), 1);
-    });
-}
+// ---- the order of calls --------------------------------------------------------------------------
 
-/// No task of one generation runs while another one begins, nor before it is initialized.
+/// Step by step: one worker begins all calls from outside. When it has begun one, and before it ends that, the task of
+/// the other worker submits more, which it does itself, and cancels one that would have begun later.
 #[test]
-fn generations_of_a_serial_worker_do_not_overlap() {
+fn calls_begin_in_their_order_whatever_leaves_the_queue_between_two_of_them() {
+    const CALLS: usize = 400;
+
     watchdog(60, || {
-        for tasks in [1, 3] {
-            let (inside, initialized) = (Crowd::default(), Counter::default());
-            let initializer = {
-                let (inside, initialized) = (inside.clone(), initialized.clone());
+        let pool = Arc::new(Pool::new(2).unwrap());
+        let (begin, begun) = bounded(0);
+        let (go, gone) = bounded::<()>(0);
+        let (give, handles) = bounded::<AsyncResult<()>>(CALLS);
+        let inner = Arc::clone(&pool);
+        let steps = move || {
+            let mut order = Vec::new();
+            for i in begun {
+                order.push(i);
+                for j in 0..20 {
+                    assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                }
+                if let Ok(handle) = handles.try_recv() {
+                    assert!(handle.cancel());
+                }
+                go.send(()).unwrap();
+            }
+            order
+        };
+        let order = pool.apply_async(steps, ());
+        let (opener, held) = hold(&pool, 1);
+        let mut early = Vec::new();
+        for i in 0..CALLS {
+            let (begin, gone) = (begin.clone(), gone.clone());
+            let call = pool.apply_async(
                 move || {
-                    assert_eq!(inside.now(), 0, "a task runs while its worker is replaced");
-                    thread::yield_now();
-                    assert_eq!(current_worker().unwrap().generation(), initialized.next());
-                }
-            };
-            let builder = Kind::Serial.builder().max_tasks_per_child(tasks);
-            let pool = builder.initializer(initializer, ()).build().unwrap();
-            let (drops, rounds) = (Drops::default(), scaled(2000));
-            let (made, crowd) = (drops.clone(), inside.clone());
-            let local = WorkerLocal::new(move || made.make(0));
-            let task = |i: usize| {
-                crowd.enter();
-                let generation = current_worker().unwrap().generation();
-                local.with(|_| {
-                    if i % 7 == 0 {
-                        thread::yield_now()
-                    }
-                });
-                assert_eq!(initialized.get(), generation + 1);
-                crowd.leave();
-            };
-            thread::scope(|threads| {
-                for _ in 0..2 {
-                    threads.spawn(|| (0..rounds).for_each(|i| pool.apply(task, (i,)).unwrap()));
-                }
-                threads.spawn(|| {
-                    for _ in 0..rounds / 10 {
-                        pool.chunksize(1).map(task, 0..10).unwrap();
-                        pool.map_async(|i| i, 0..10).get().unwrap();
-                        pool.scope(|s| s.imap(task, 0..10).for_each(|done| done.unwrap()));
-                    }
-                });
-            });
-            // Until it is replaced once more.
-            (0..tasks).for_each(|_| pool.apply(|| (), ()).unwrap());
-            assert!(initialized.get() > 1);
-            assert_eq!(drops.alive(), 0);
+                    begin.send(i).unwrap();
+                    gone.recv().unwrap();
+                },
+                (),
+            );
+            match i % 4 {
+                // Between two of them, ahead of what begins.
+                1 => give.send(call).unwrap(),
+                3 => early.push(call),
+                _ => drop(call),
+            }
         }
+        drop(begin);
+        // Out of the middle, from the back.
+        assert!(early.iter().rev().all(AsyncResult::cancel));
+        drop(early);
+        drop(opener);
+        let order = order.get().unwrap();
+        let left = |i: &usize| matches!(i % 4, 0 | 2);
+        assert!(order.iter().copied().eq((0..CALLS).filter(left)), "{order:?}");
+        held.into_iter().for_each(|held| held.get().unwrap());
     });
 }
 
-/// A map that could not have its worker replaced between two chunks has it replaced as soon as it can.
+/// The same at any moment.
 #[test]
-fn a_map_on_a_serial_pool_goes_on_while_its_worker_cannot_be_replaced() {
-    watchdog(20, || {
-        let pool = Arc::new(Kind::Serial.builder().max_tasks_per_child(1).build().unwrap());
-        let (gate, mut opener) = gate();
-        let inside = {
-            let pool = Arc::clone(&pool);
-            thread::spawn(move || pool.apply(move || gate.pass(), ()).unwrap())
-        };
-        opener.wait_for(1);
-        let mut inside = Some(inside);
-        // Pulled by the map as it goes on.
-        let items = (0..6).map(move |i| {
-            if i == 3 {
-                opener.open();
-                inside.take().unwrap().join().unwrap();
-            }
-        });
-        let generation = |()| current_worker().unwrap().generation();
-        let generations = pool.chunksize(1).map(generation, items).unwrap();
-        assert_eq!(generations, [0, 0, 0, 0, 1, 2]);
-    });
-}
+fn calls_begin_in_their_order_while_others_leave_the_queue() {
+    const CALLS: usize = 200;
 
-#[test]
-fn code_that_runs_as_a_serial_worker_is_replaced_may_use_the_pool() {
-    struct Uses(Weak<Pool>, Counter);
-
-    impl Drop for Uses {
-        fn drop(&mut self) {
-            if let Some(pool) = self.0.upgrade() {
-                pool.apply(|| self.1.add(), ()).unwrap();
+    watchdog(60, || {
+        for _ in 0..scaled(20) {
+            let pool = Arc::new(Pool::new(2).unwrap());
+            let (mut opener, held) = hold(&pool, 1);
+            let (inner, (gate, mut start)) = (Arc::clone(&pool), gate());
+            let others = pool.apply_async(
+                move || {
+                    gate.pass();
+                    for j in 0..2 * CALLS {
+                        assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                    }
+                },
+                (),
+            );
+            start.wait_for(1);
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let calls: Vec<_> = (0..CALLS)
+                .map(|i| {
+                    let order = Arc::clone(&order);
+                    let note = move || {
+                        let worker = current_worker().unwrap().index();
+                        order.lock().unwrap().push((worker, i));
+                    };
+                    pool.apply_async(note, ())
+                })
+                .collect();
+            start.open();
+            opener.open();
+            calls.into_iter().for_each(|call| call.get().unwrap());
+            others.get().unwrap();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            let order = order.lock().unwrap();
+            assert_eq!(order.len(), CALLS);
+            for worker in 0..2 {
+                let of: Vec<_> = order.iter().filter(|(who, _)| *who == worker).collect();
+                assert!(of.is_sorted(), "worker {worker} began {of:?}");
             }
         }
-    }
-
-    watchdog(20, || {
-        static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
-        let initializer = || {
-            let pool = POOL.lock().unwrap().upgrade();
-            if let Some(pool) = pool {
-                pool.chunksize(1).map(|x| x, 0..5).unwrap();
-            }
-        };
-        let builder = Kind::Serial.builder().max_tasks_per_child(2);
-        let pool = Arc::new(builder.initializer(initializer, ()).build().unwrap());
-        *POOL.lock().unwrap() = Arc::downgrade(&pool);
-        let used = Counter::default();
-        let (weak, count) = (Arc::downgrade(&pool), used.clone());
-        let local = WorkerLocal::new(move || Uses(weak.clone(), count.clone()));
-        let generations: Vec<_> = (0..6)
-            .map(|_| pool.apply(|| local.with(|_| current_worker().unwrap().generation()), ()))
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(generations, [0, 0, 1, 1, 2, 2]);
-        assert_eq!(used.get(), 3);
     });
 }

@@ -2,7 +2,6 @@
 //! or drops the handle, in all orders.
 
 use super::*;
-use crate::queue::Source;
 use crate::result::AsyncResult;
 use crate::runners::State as End;
 use crate::sync::model_within;
@@ -29,7 +28,7 @@ impl Pool {
     }
 
     fn submit(&self, task: TaskRef) -> Result<Ticket, Error> {
-        let pushed = self.workers.runners.push(task, Source::Outside);
+        let pushed = self.workers.runners.push(task);
         let (ticket, _) = pushed.map_err(|task| {
             worker::skip(task, self.workers.refusal());
             self.workers.refusal()

@@ -3,7 +3,7 @@
 use super::*;
 use crate::attendant::Attendant;
 use crate::error::Error;
-use crate::queue::{Source, Task, TaskRef};
+use crate::queue::{Task, TaskRef};
 use crate::runners::State;
 use crate::sync::{Arc, Mutex, lock, model_within};
 use crate::wait::Event;
@@ -154,8 +154,8 @@ impl Model {
                 return;
             }
             worker.end_generation();
-            if self.runners.needs_nobody(skip) {
-                return self.runners.give_up(index, skip);
+            if self.runners.leave(index, skip) {
+                return;
             }
             rayon = Rayon::new();
             let place = Arc::new(Handle(Arc::clone(&rayon)));
@@ -199,7 +199,7 @@ impl Model {
 
     /// False if it was refused.
     fn submit(&self, task: TaskRef) -> bool {
-        let pushed = self.runners.push(task, Source::Outside);
+        let pushed = self.runners.push(task);
         pushed.map(|(_, missing)| missing.map(start)).is_ok()
     }
 
