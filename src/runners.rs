@@ -486,6 +486,16 @@ impl<I: IdleSet> Runners<I> {
         self.retire_if_done(inner);
     }
 
+    /// Counts a runner that nobody has started, in models without threads to wake. False if the pool was retired before.
+    #[cfg(all(test, loom))]
+    pub(crate) fn enter_as_runner(&self) -> bool {
+        let mut inner = self.lock();
+        let open = !inner.idle.is_retired();
+        inner.active += usize::from(open);
+        self.publish(&mut inner);
+        open
+    }
+
     /// Closes or terminates.
     pub(crate) fn end(&self, state: State) {
         let inner = self.lock();

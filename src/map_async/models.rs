@@ -68,7 +68,7 @@ impl Pool {
             let worker = &pool.workers.places[index];
             let _thread = worker::be_thread(worker);
             while pool.is_called() {
-                if !pool.workers.runners.enter() {
+                if !pool.workers.runners.enter_as_runner() {
                     // Terminated, and nothing is left.
                     continue;
                 }
