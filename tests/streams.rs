@@ -1604,9 +1604,15 @@ fn a_chunk_of_more_items_than_a_u32_counts() {
 
     watchdog(120, || {
         let pool = Pool::new(1).unwrap();
-        let mut stream = pool.chunksize(MANY).imap(|()| (), std::iter::repeat_n((), MANY));
+        let (go, gate) = unbounded();
+        go.send(()).unwrap();
+        // The results of the others would take room.
+        let first = move |()| gate.recv().unwrap_or_default();
+        let mut stream = pool.chunksize(MANY).imap(first, std::iter::repeat_n((), MANY));
         assert_matches!(stream.next(), Some(Ok(())));
         assert_eq!(stream.len(), MANY - 1);
+        drop(stream);
+        drop(go);
     });
 }
 
