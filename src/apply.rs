@@ -27,8 +27,8 @@ where
     let accepted = if workers.is_serial {
         workers.serially(|worker| call.run(worker))
     } else if let Some(worker) = workers.this_worker() {
-        call.run(worker);
-        Ok(())
+        let open = workers.keep_open(worker);
+        open.map(|_open| call.run(worker)).ok_or_else(|| workers.refusal())
     } else {
         let queued = raw::lend(&call, |loan| {
             let task = Arc::clone(loan) as Arc<dyn Task>;

@@ -3,6 +3,7 @@
 //!
 //! (On other pools see `map_async.rs`.)
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use rayon::iter::plumbing::{Producer, ProducerCallback};
 use crate::call::{Pending, poll, refused};
 use crate::cell::{Callback, Cell, Outcome, Wake};
 use crate::chunk::Cut;
+use crate::engine::{FEWER, MORE};
 use crate::error::Error;
 use crate::iterable::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
@@ -311,7 +313,23 @@ impl<'s, T: Send> Visitor<'s, T> for Collect {
     type Output = Result<Vec<T>, Error>;
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
-        items.with_producer(self)
+        let len = match catch(|| items.len()) {
+            Ok(len) => len,
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
+        };
+        // To lend its producer is the input's own code.
+        let items = match catch(|| items.with_producer(CollectUpTo(len.saturating_add(1)))) {
+            Ok(items) => items?,
+            Err(payload) => return Err(Error::Panicked(Panic::new(payload, None))),
+        };
+        let lie = match items.len().cmp(&len) {
+            Ordering::Less => FEWER,
+            Ordering::Equal => return Ok(items),
+            Ordering::Greater => MORE,
+        };
+        let index = items.len().min(len);
+        discard(items);
+        Err(Error::Panicked(Panic::new(Box::new(lie), Some(index))))
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
@@ -319,10 +337,13 @@ impl<'s, T: Send> Visitor<'s, T> for Collect {
     }
 }
 
-impl<T: Send> ProducerCallback<T> for Collect {
+/// The same for so many items of a producer.
+struct CollectUpTo(usize);
+
+impl<T: Send> ProducerCallback<T> for CollectUpTo {
     type Output = Result<Vec<T>, Error>;
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        gather(|| producer.into_iter())
+        gather(|| producer.into_iter().take(self.0))
     }
 }

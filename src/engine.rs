@@ -94,6 +94,17 @@ struct Tally<'r, R, E> {
     failure: Option<(usize, Failure<E>)>,
 }
 
+/// For how long a worker takes part in a map that has more for it to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// It is the owner, whose task the map is a part of.
+    ToTheEnd,
+    /// Until it is to be replaced.
+    UntilSpent,
+    /// It is to be replaced and cannot be just now.
+    ForOneBlock,
+}
+
 /// One worker's part in a map.
 struct Shift<'e, 'r, R> {
     observer: Option<Observer<'e>>,
@@ -150,23 +161,33 @@ where
         let workers = &self.terms.workers;
         let mut refused = None;
         if workers.is_serial {
-            // Its worker is replaced between two chunks, but not under a task that has called this.
+            // Its worker is replaced between two chunks, but not under a task that has called this, nor under one
+            // of another thread: then it goes on for a chunk at a time.
             match workers.enter_serially() {
-                Ok(entry) => loop {
-                    entry.call(|worker| self.share(worker, None, false, entry.is_nested()));
-                    if !self.has_work() {
-                        break;
+                Ok(entry) => {
+                    let mut stay =
+                        if entry.is_nested() { Stay::ToTheEnd } else { Stay::UntilSpent };
+                    loop {
+                        entry.call(|worker| self.share(worker, None, false, stay));
+                        if !self.has_work() {
+                            break;
+                        }
+                        let replaced = entry.replace_worker();
+                        stay = if replaced { Stay::UntilSpent } else { Stay::ForOneBlock };
                     }
-                    entry.replace_worker();
-                },
+                }
                 Err(error) => refused = Some(error),
             }
         } else if let Some(worker) = workers.this_worker() {
-            let loan = raw::lend(&self, |loan| {
-                self.take_part(worker, loan);
-                Arc::clone(loan)
-            });
-            Lending { loan: &loan, workers }.withdraw();
+            if let Some(_open) = workers.keep_open(worker) {
+                let loan = raw::lend(&self, |loan| {
+                    self.take_part(worker, loan);
+                    Arc::clone(loan)
+                });
+                Lending { loan: &loan, workers }.withdraw();
+            } else {
+                refused = Some(workers.refusal());
+            }
         } else if self.helpers > 0 {
             let (outcome, loan) = raw::lend(&self, |loan| (self.watch(loan), Arc::clone(loan)));
             Lending { loan: &loan, workers }.withdraw();
@@ -183,7 +204,7 @@ where
         let caller = Lending { loan, workers: &self.terms.workers };
         loop {
             self.idle.return_owner();
-            self.share(worker, Some(&caller), true, true);
+            self.share(worker, Some(&caller), true, Stay::ToTheEnd);
             let mut idle = false;
             // Woken by the last worker to leave, and by `call_back` when there is something to claim.
             wait::until(None, |waker| {
@@ -215,7 +236,7 @@ where
 
     /// Does a share on a worker, for a map that nobody waits for in here.
     pub(crate) fn join(&self, worker: &Worker, caller: &dyn Caller) {
-        self.share(worker, Some(caller), true, false);
+        self.share(worker, Some(caller), true, Stay::UntilSpent);
     }
 
     /// Calls another worker, if one can be of use.
@@ -266,8 +287,8 @@ where
         discard(other);
     }
 
-    /// Works until there is nothing to claim, or the worker is spent and does not go `on`.
-    fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, on: bool) {
+    /// Works until there is nothing to claim, or until the worker does not `stay`.
+    fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, mut stay: Stay) {
         let now = Instant::now();
         let mut shift = Shift {
             observer: self.terms.observe(worker),
@@ -281,12 +302,15 @@ where
             grown: Vec::new(),
         };
         worker::in_task(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
-            while on || !worker.should_retire() {
+            while stay != Stay::UntilSpent || !worker.should_retire() {
                 self.check_time(shift.now);
                 let asked = shift.observer.as_ref().and_then(Observer::clock);
-                // `on`, it is the owner.
-                let claimed = self.idle.claim(on, |patient| self.claim(&mut shift, patient));
+                let owner = stay == Stay::ToTheEnd;
+                let claimed = self.idle.claim(owner, |patient| self.claim(&mut shift, patient));
                 let Some(block) = claimed else { break };
+                if stay == Stay::ForOneBlock {
+                    stay = Stay::UntilSpent;
+                }
                 worker.count();
                 if let Some(caller) = caller {
                     if std::mem::take(&mut shift.eager) {
@@ -670,7 +694,7 @@ where
         // The first to come works before it calls: the map may be over sooner than another wakes.
         // Those that come later came because it is not.
         let eager = self.came.fetch_add(1, Ordering::Relaxed) > 0;
-        self.share(worker, Some(&caller), eager, false);
+        self.share(worker, Some(&caller), eager, Stay::UntilSpent);
         if worker.should_retire() && self.has_work() {
             caller.call();
         }

@@ -264,4 +264,44 @@ pub(crate) mod models {
             assert!(!idle.is_owner_idle() && !idle.is_any());
         });
     }
+
+    /// An owner that goes on after all is counted out once, whether it was notified meanwhile or not: so the other
+    /// worker stays counted. The owner goes on because it finds something, or because it comes back by itself.
+    #[test]
+    fn an_owner_that_goes_on_is_counted_out_once() {
+        for comes_back in [false, true] {
+            model(move || {
+                let idle = Arc::new(IdleSet::new());
+                let owner = {
+                    let idle = Arc::clone(&idle);
+                    thread::spawn(move || {
+                        let found = idle.claim(true, |first| match first || comes_back {
+                            true => Claim::Empty,
+                            false => Claim::Block(()),
+                        });
+                        assert_eq!(found.is_none(), comes_back);
+                        if comes_back {
+                            idle.return_owner();
+                        }
+                    })
+                };
+                let other = {
+                    let idle = Arc::clone(&idle);
+                    thread::spawn(move || {
+                        assert!(idle.claim(false, |_| Claim::<()>::Empty).is_none());
+                    })
+                };
+                let first = idle.notify(|| true);
+                owner.join().unwrap();
+                other.join().unwrap();
+                let rest: Vec<_> = (0..3).filter_map(|_| idle.notify(|| true)).collect();
+                match first {
+                    // In the place of either: of the owner too, if that has gone on in the middle of it.
+                    Some(Idle::Other) => assert!(rest.is_empty() || rest == [Idle::Other]),
+                    Some(Idle::Owner) | None => assert_eq!(rest, [Idle::Other]),
+                }
+                assert!(!idle.is_owner_idle() && !idle.is_any());
+            });
+        }
+    }
 }

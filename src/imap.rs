@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::insights::Record;
 use crate::panic::{Panic, catch, discard};
 use crate::queue::{Task, Ticket};
+use crate::source::reserved;
 use crate::stream::{Ask, Bell, Chunk, Control, Expected, Made, News, Part};
 use crate::sync::Instant;
 use crate::terms::{Order, Terms};
@@ -110,9 +111,6 @@ const TRUSTED: usize = 256;
 
 /// A portion is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
-
-/// For how many items of a portion room is made beforehand, at the most.
-const RESERVE: usize = 4096;
 
 /// What a stream was asked for besides.
 pub(crate) struct Settings {
@@ -329,7 +327,7 @@ where
         let begun = Instant::now();
         // A size that was set may be far more than there are items, and what an input says of its length
         // may be wrong.
-        let mut items = Vec::with_capacity(size.min(RESERVE));
+        let mut items = Vec::with_capacity(reserved::<I::Item>(size));
         let pulled = catch(|| {
             let mut look = 1;
             while items.len() < size {
@@ -542,6 +540,7 @@ where
     fn help(&mut self) -> bool {
         let workers = &self.control.terms.workers;
         let Some(worker) = workers.this_worker() else { return false };
+        let _open = workers.keep_open(worker);
         let mut place = 0;
         while let Some(part) = self.parts.get(place) {
             let ticket = part.ticket();

@@ -242,6 +242,7 @@ mod span;
 mod spare;
 mod stack;
 mod star;
+mod starts;
 mod stream;
 mod sync;
 mod terms;

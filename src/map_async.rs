@@ -320,14 +320,10 @@ where
     }
 
     fn withdraw(&self) -> Option<TaskRef> {
-        let mut tickets = std::mem::take(&mut lock(&self.state).tickets);
-        let entry = self.terms.workers.runners.withdraw_one(&mut tickets);
-        let most = self.terms.workers.count;
+        // One at a time, and under the lock: a worker that finds no ticket here sleeps, and nobody would wake it for one
+        // that was only taken out for a moment.
         let mut state = lock(&self.state);
-        while let Some(ticket) = tickets.pop() {
-            state.tickets.push(ticket, most);
-        }
-        entry
+        self.terms.workers.runners.withdraw_one(&mut state.tickets)
     }
 
     fn is_queued(&self) -> bool {
@@ -363,3 +359,6 @@ where
         self.cell.detach();
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

@@ -297,7 +297,9 @@ impl<T> AsyncResult<T> {
     /// As one of the pool's workers, runs what this thread waits for, if nobody has begun it. See `worker.rs` for
     /// why nothing else.
     fn help(&self) -> bool {
-        let Some(worker) = self.task.terms().workers.this_worker() else { return false };
+        let workers = &self.task.terms().workers;
+        let Some(worker) = workers.this_worker() else { return false };
+        let _open = workers.keep_open(worker);
         match self.task.withdraw() {
             Some(entry) => {
                 worker::run(entry, worker);

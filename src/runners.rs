@@ -135,8 +135,10 @@ struct Inner<I> {
     queue: Queue,
     /// As the door has it.
     attended: bool,
-    /// How many runners there are or were started, and others that keep the pool from being retired.
+    /// How many runners there are or were started.
     active: usize,
+    /// How many keep the pool from being retired besides.
+    held: usize,
     /// How many of them have found the queue empty and look once more before they leave.
     looking: usize,
     /// A start was refused.
@@ -174,6 +176,7 @@ impl<I: IdleSet> Runners<I> {
                 queue: Queue::default(),
                 attended: false,
                 active: 0,
+                held: 0,
                 looking: 0,
                 owed: false,
                 idle,
@@ -424,77 +427,73 @@ impl<I: IdleSet> Runners<I> {
         }
     }
 
-    /// Whether a worker that leaves need not be replaced. In a terminated pool it first skips, on
-    /// the calling thread, what it would have left behind.
-    pub(crate) fn needs_nobody(&self, skip: impl FnMut(TaskRef)) -> bool {
-        if self.state() == State::Terminated {
-            self.skip_all(skip);
-        }
-        self.state() != State::Running && self.queued() == 0
-    }
-
-    /// Skips what is queued.
-    fn skip_all(&self, mut skip: impl FnMut(TaskRef)) {
+    /// Worker `index`, a runner, leaves. True if nobody is needed in its place, which is empty for good then: the pool is
+    /// not running, and nothing is queued. In a terminated pool it first skips, on the calling thread, what it would have
+    /// left behind.
+    pub(crate) fn leave(&self, index: usize, mut skip: impl FnMut(TaskRef)) -> bool {
         loop {
-            let task = {
-                let mut inner = self.lock();
-                self.take_in(&mut inner);
-                let task = inner.queue.pop(|_| false);
-                self.publish(&mut inner);
-                task
-            };
-            match task {
-                Some(task) => skip(task),
-                None => return,
-            }
-        }
-    }
-
-    /// The place of worker `index`, a runner, is empty for good.
-    pub(crate) fn give_up(&self, index: usize, mut skip: impl FnMut(TaskRef)) {
-        let last = self.lock().idle.remove(index);
-        loop {
-            if last {
-                // Nobody else is there to do it.
-                self.skip_all(&mut skip);
-            }
             let mut inner = self.lock();
-            inner.active -= 1;
-            if !last {
+            self.take_in(&mut inner);
+            match self.state() {
+                State::Running => return false,
+                // What a closed pool has accepted is run.
+                State::Closed if !inner.queue.is_empty() => return false,
+                State::Closed | State::Terminated => {}
+            }
+            if let Some(task) = inner.queue.pop(|_| false) {
                 self.publish(&mut inner);
-                return self.retire_if_done(inner);
+                drop(inner);
+                skip(task);
+                continue;
             }
-            inner.owed = false;
+            inner.active -= 1;
+            let owed = std::mem::replace(&mut inner.owed, false);
             self.publish(&mut inner);
-            if inner.queue.is_empty() {
-                return self.retire(inner);
+            if !inner.queue.is_empty() {
+                // It was left at the door, and its submitter counted on this one.
+                inner.active += 1;
+                inner.owed = owed;
+                self.publish(&mut inner);
+                continue;
             }
-            // It came in between, and its submitter counted on this one.
-            inner.active += 1;
-            self.publish(&mut inner);
+            if inner.idle.remove(index) {
+                // What comes from now on is refused: nobody would be there to run it.
+                self.retire(inner);
+            } else {
+                inner.owed = owed;
+                self.publish(&mut inner);
+                self.retire_if_done(inner);
+            }
+            return true;
         }
     }
 
     // ---- others ----------------------------------------------------------------------------------
 
-    /// Keeps the pool from being retired, for somebody who works for it and is no runner: there may be
-    /// one more of them than there are workers. False if it was retired before.
+    /// Keeps the pool from being retired, for somebody who works for it and is no runner. False if it was
+    /// retired before.
     pub(crate) fn enter(&self) -> bool {
         let mut inner = self.lock();
         let open = !inner.idle.is_retired();
-        if open {
-            inner.active += 1;
-            self.publish(&mut inner);
-        }
+        inner.held += usize::from(open);
         open
     }
 
     /// The work is done.
     pub(crate) fn exit(&self) {
         let mut inner = self.lock();
-        inner.active -= 1;
-        self.publish(&mut inner);
+        inner.held -= 1;
         self.retire_if_done(inner);
+    }
+
+    /// Counts a runner that nobody has started, in models without threads to wake. False if the pool was retired before.
+    #[cfg(all(test, loom))]
+    pub(crate) fn enter_as_runner(&self) -> bool {
+        let mut inner = self.lock();
+        let open = !inner.idle.is_retired();
+        inner.active += usize::from(open);
+        self.publish(&mut inner);
+        open
     }
 
     /// Closes or terminates.
@@ -507,7 +506,8 @@ impl<I: IdleSet> Runners<I> {
 
     /// Lets the threads go if there is nothing to do and nothing can come.
     fn retire_if_done(&self, mut inner: MutexGuard<'_, Inner<I>>) {
-        if self.state() == State::Running || inner.active > 0 || !inner.queue.is_empty() {
+        let busy = inner.active > 0 || inner.held > 0 || !inner.queue.is_empty();
+        if self.state() == State::Running || busy {
             return;
         }
         let owed = std::mem::replace(&mut inner.owed, false);

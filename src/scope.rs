@@ -95,6 +95,7 @@ impl raw::End for End<'_> {
         if self.this_worker.is_none() && !self.has_ended() && !late() {
             return;
         }
+        let _open = self.this_worker.map(|worker| workers.keep_open(worker));
         let Some(entry) = lease.take_ticket().and_then(|ticket| workers.withdraw(ticket)) else {
             return;
         };

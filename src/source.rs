@@ -18,7 +18,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 const RESERVED: usize = 64 << 10;
 
 /// For how many of `count` values of type `T` to reserve memory.
-fn reserved<T>(count: usize) -> usize {
+pub(crate) fn reserved<T>(count: usize) -> usize {
     count.min(RESERVED / size_of::<T>().max(1)).max(1)
 }
 

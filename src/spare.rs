@@ -124,3 +124,115 @@ fn split_front<'r, I: Items, R>(
     block.start += count;
     Block { start, items: block.items.split_front(count), out }
 }
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::idle::models::Pair;
+    use crate::items::{Begun, Drained};
+    use crate::source::Claim;
+    use crate::sync::{Arc, Instant, model, model_within};
+    use loom::thread;
+    use std::ops::Range;
+
+    /// Items that the user's code cuts.
+    struct Numbers(Range<usize>);
+
+    impl Items for Numbers {
+        type Item = usize;
+        type Iter = Range<usize>;
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn begin(&mut self, count: usize) -> Begun<Self> {
+            Begun { iter: Some(self.split_front(count).0), left: count }
+        }
+
+        fn split_front(&mut self, count: usize) -> Self {
+            // Another worker may come in between.
+            thread::yield_now();
+            let Range { start, end } = self.0;
+            self.0 = start + count..end;
+            Numbers(start..start + count)
+        }
+
+        fn take_rest(&mut self) -> Self {
+            self.split_front(self.len())
+        }
+
+        fn drain(_: &mut Self::Iter, _: usize, _: Instant) -> Drained<usize> {
+            unreachable!("nobody gives anything back here")
+        }
+    }
+
+    type Shared = Spares<'static, Numbers, ()>;
+
+    /// Some that can be cut under the lock, and some that cannot.
+    fn given_back(foreign: bool, numbers: Range<usize>) -> Block<'static, Left<Numbers>, ()> {
+        let start = numbers.start;
+        let items = match foreign {
+            true => Left::Items(Numbers(numbers)),
+            false => Left::Taken(Batch::from(numbers.collect::<Vec<_>>())),
+        };
+        Block { start, items, out: Out::Grown(Vec::new()) }
+    }
+
+    fn claim(spares: &Shared) -> Option<Range<usize>> {
+        let block = spares.claim(Cut::new(None, false, None, 2), 1, 9)?;
+        let (start, count) = (block.start, block.items.len());
+        match block.items {
+            Left::Items(items) => assert_eq!(items.0, start..start + count),
+            Left::Taken(mut items) => {
+                assert!(items.begin(count).iter.unwrap().eq(start..start + count));
+            }
+        }
+        Some(start..start + count)
+    }
+
+    /// Whoever looks while something is there finds it, unless another has it in hand.
+    #[test]
+    fn each_item_that_is_given_back_is_claimed_once() {
+        for foreign in [false, true] {
+            model_within(2, move || {
+                let spares = Arc::new(Shared::new());
+                let claim_all =
+                    |spares: &Shared| std::iter::from_fn(|| claim(spares)).collect::<Vec<_>>();
+                let threads = [0, 1].map(|_| {
+                    let spares = Arc::clone(&spares);
+                    thread::spawn(move || claim_all(&spares))
+                });
+                spares.push(given_back(foreign, 2..4));
+                spares.push(given_back(!foreign, 0..2));
+                let mut claimed = claim_all(&spares);
+                threads.into_iter().for_each(|thread| claimed.extend(thread.join().unwrap()));
+                // Of those that came too early, or while others had it in hand, nobody is left.
+                claimed.extend(claim_all(&spares));
+                let mut claimed: Vec<usize> = claimed.into_iter().flatten().collect();
+                claimed.sort_unstable();
+                assert!(claimed.into_iter().eq(0..4));
+                assert!(!spares.has_more(9));
+            });
+        }
+    }
+
+    /// Whoever comes while what was given back is being cut, and leaves, is called back.
+    #[test]
+    fn a_worker_that_found_a_block_out_is_called_back() {
+        for owner in [false, true] {
+            model(move || {
+                let shared = Arc::new((Pair::new(), Shared::new()));
+                shared.1.push(given_back(true, 0..2));
+                let work = |(pair, spares): &(Pair, Shared), owner| {
+                    let claim = || claim(spares).map_or(Claim::Empty, |_| Claim::Block(()));
+                    pair.work(owner, claim, || spares.has_more(9));
+                };
+                let other = Arc::clone(&shared);
+                let thread = thread::spawn(move || work(&other, owner));
+                work(&shared, false);
+                thread.join().unwrap();
+            });
+        }
+    }
+}

@@ -382,7 +382,8 @@ where
         }
         self.control.bell.ring();
         for part in parts {
-            // Refused only by a pool that is terminated, which ends the stream.
+            // Refused only by a pool that is terminated, which ends the stream: who runs this chunk keeps a closed
+            // one open.
             match (self.control.submit)(Arc::clone(&part).as_task()) {
                 Ok(ticket) => part.set_ticket(ticket),
                 Err(_) => part.abandon(),

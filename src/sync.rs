@@ -54,8 +54,8 @@ mod modelled {
 
     /// Loom's takes no constants.
     macro_rules! local {
-        ($(#[$doc:meta])* static $name:ident: $type:ty = const $value:block;) => {
-            loom::thread_local! { static $name: $type = $value; }
+        ($($(#[$doc:meta])* static $name:ident: $type:ty = const $value:block;)+) => {
+            $(loom::thread_local! { static $name: $type = $value; })+
         };
     }
     pub(crate) use local as thread_local;

@@ -6,15 +6,12 @@
 //! until the old thread is gone with its thread-locals. At no moment do more than `n` of them work.
 //!
 //! A runner is started by a rayon job. Rayon may give that to a thread that is inside rayon code of a task; there
-//! it is not run but passed on, first to a thread that sleeps, and if none takes it to the attendant.
+//! it is not run but passed on, first to a thread that sleeps, and if none takes it to the attendant (`starts.rs`).
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
@@ -23,81 +20,18 @@ use crate::error::Error;
 use crate::panic::discard;
 use crate::runners::IdleSet;
 use crate::stack;
+use crate::starts::{Next, Places, Route, Starter};
 use crate::sync::{Instant, lock};
 use crate::worker::{self, Worker};
 use crate::workers::Workers;
 
-pub(crate) enum Threads {
-    /// Gone, or not yet there.
-    Retired,
-    /// No threads: tasks run where they are submitted.
-    Serial,
-    /// One pool; rayon picks the thread that a runner runs on.
-    Lasting(Arc<ThreadPool>),
-    /// One pool a place.
-    Replaced {
-        /// `None` where the worker is being replaced, or was lost.
-        places: Vec<Option<Arc<ThreadPool>>>,
-        /// The places without a runner. The last was busy last, and is taken first.
-        idle: VecDeque<usize>,
-        /// How many were lost.
-        lost: usize,
-    },
-}
+pub(crate) type Threads = Places<Arc<ThreadPool>>;
 
-/// An idle worker, to be woken.
-pub(crate) struct Starter {
-    pool: Arc<ThreadPool>,
-}
-
-impl Starter {
+impl Starter<Arc<ThreadPool>> {
     pub(crate) fn start(self, workers: &Arc<Workers>) {
         let workers = Arc::clone(workers);
-        let start = Start { workers, pass: None };
-        spawn(&self.pool, Job::Start(start));
-    }
-}
-
-impl IdleSet for Threads {
-    type Starter = Starter;
-
-    fn find_idle(&mut self) -> Option<Starter> {
-        match self {
-            Threads::Retired | Threads::Serial => None,
-            Threads::Lasting(pool) => Some(Starter { pool: Arc::clone(pool) }),
-            Threads::Replaced { places, idle, .. } => {
-                let place = idle.pop_back()?;
-                let pool = places[place].clone()?;
-                Some(Starter { pool })
-            }
-        }
-    }
-
-    fn mark_idle(&mut self, index: usize) {
-        if let Threads::Replaced { idle, .. } = self {
-            idle.push_back(index);
-        }
-    }
-
-    fn mark_refused(&mut self, index: usize) {
-        if let Threads::Replaced { idle, .. } = self {
-            idle.push_front(index);
-        }
-    }
-
-    fn remove(&mut self, index: usize) -> bool {
-        let Threads::Replaced { places, lost, .. } = self else { return false };
-        places[index] = None;
-        *lost += 1;
-        *lost == places.len()
-    }
-
-    fn retire(&mut self) -> Option<Self> {
-        (!self.is_retired()).then(|| std::mem::replace(self, Threads::Retired))
-    }
-
-    fn is_retired(&self) -> bool {
-        matches!(self, Threads::Retired)
+        let start = Start { workers, route: Route::default() };
+        spawn(&self.place, Job::Start(start));
     }
 }
 
@@ -121,17 +55,7 @@ enum Job {
 /// The start of a runner.
 struct Start {
     workers: Arc<Workers>,
-    pass: Option<Pass>,
-}
-
-/// A start that was passed on.
-struct Pass {
-    /// By this worker.
-    by: usize,
-    /// How many have passed it on.
-    times: usize,
-    /// Somebody has it.
-    taken: Arc<AtomicBool>,
+    route: Route,
 }
 
 /// The one place where jobs are given to rayon: what was measured for one is true of all.
@@ -165,10 +89,7 @@ fn main_loop(rayon_thread: ThreadBuilder) {
 
 impl Start {
     fn run(self, at_bottom: bool) {
-        if let Some(pass) = &self.pass {
-            // ORDERING: only ends a wait.
-            pass.taken.store(true, Ordering::Relaxed);
-        }
+        self.route.arrive();
         let workers = Arc::clone(&self.workers);
         let Some(worker) = workers.this_worker() else {
             unreachable!("rayon runs a pool's jobs on the pool's threads")
@@ -179,42 +100,21 @@ impl Start {
         if workers.run_queue(worker) {
             worker.leave();
             // Ends the thread's main loop as soon as this job returns; `serve` goes on from there.
-            let pool = workers.runners.with_idle(|threads| match threads {
-                Threads::Replaced { places, .. } => places[worker.index].take(),
-                _ => None,
-            });
-            drop(pool);
+            let place = |threads: &mut Threads| threads.of(worker.index).and_then(Option::take);
+            drop(workers.runners.with_idle(place));
         }
     }
 
     /// This thread is in rayon code of a task. Gives the start to a thread that sleeps: rayon wakes one for a new
     /// job, but this one would take it back before the other is awake, and so waits for that a moment.
     fn pass_on(self, worker: &Worker) {
-        let workers = Arc::clone(&self.workers);
-        /// What it takes to wake a thread, on a machine that has a core for it.
-        const WAKING: Duration = Duration::from_micros(60);
-        let (by, times) = self.pass.as_ref().map_or((usize::MAX, 0), |pass| (pass.by, pass.times));
-        // Nobody took it from this thread before, or it has gone round.
-        let in_vain = by == worker.index || times >= 2 * workers.count;
-        let next = workers.runners.with_idle(|threads| match threads {
-            _ if in_vain => None,
-            Threads::Lasting(pool) => Some((Arc::clone(pool), true)),
-            // Each place has a rayon pool of its own.
-            Threads::Replaced { .. } => threads.find_idle().map(|next| {
-                threads.mark_refused(worker.index);
-                (next.pool, false)
-            }),
-            Threads::Retired | Threads::Serial => None,
-        });
-        let Some((pool, is_shared)) = next else {
-            return workers.refuse_start(worker.index);
-        };
-        let taken = Arc::new(AtomicBool::new(false));
-        let pass = Pass { by: worker.index, times: times + 1, taken: Arc::clone(&taken) };
-        spawn(&pool, Job::Start(Start { pass: Some(pass), ..self }));
-        let begun = Instant::now();
-        while is_shared && !taken.load(Ordering::Relaxed) && begun.elapsed() < WAKING {
-            thread::yield_now();
+        let Start { workers, route } = self;
+        match route.pass_on(worker.index, workers.count, &workers.runners) {
+            Some(Next { place, route, taken }) => {
+                spawn(&place, Job::Start(Start { workers, route }));
+                taken.wait();
+            }
+            None => workers.refuse_start(worker.index),
         }
     }
 }
@@ -255,17 +155,26 @@ fn calibrate() -> Result<(), Error> {
     }
 }
 
-/// Makes sure that there is an attendant; false if there can be none.
+/// Makes sure that there is an attendant; false if none can be started now.
 pub(crate) fn start_attendant(workers: &Arc<Workers>) -> bool {
-    *workers.threads.has_attendant.get_or_init(|| {
-        let (name, shared) = (format!("{}-attendant", workers.thread_name), Arc::clone(workers));
-        let main = move || {
-            let start = |starter: Starter| starter.start(&shared);
-            shared.threads.attendant.attend(&shared.runners, start);
-        };
-        let started = thread::Builder::new().name(name).stack_size(1 << 16).spawn(main);
-        started.map(|handle| lock(&workers.threads.handles).push(Some(handle))).is_ok()
-    })
+    let mut is_there = lock(&workers.threads.has_attendant);
+    if *is_there {
+        return true;
+    }
+    let (name, shared) = (format!("{}-attendant", workers.thread_name), Arc::clone(workers));
+    let main = move || {
+        let start = |starter: Starter<_>| starter.start(&shared);
+        shared.threads.attendant.attend(&shared.runners, start);
+        // If the pool went on one of its own workers, which nobody joins, this may be its last owner, and drops what the
+        // initializer owns: code of the user's, which may panic and, for which the stack is a whole one, need room.
+        discard(shared);
+    };
+    // If it fails, the next start that is refused tries again.
+    if let Ok(handle) = thread::Builder::new().name(name).spawn(main) {
+        lock(&workers.threads.handles).push(Some(handle));
+        *is_there = true;
+    }
+    *is_there
 }
 
 // ---- start ---------------------------------------------------------------------------------------
@@ -383,13 +292,7 @@ fn build_replaced(
     context: &Context,
     ready: Ready,
 ) -> Result<Option<Threads>, Error> {
-    workers.runners.with_idle(|threads| {
-        *threads = Threads::Replaced {
-            places: (0..workers.count).map(|_| None).collect(),
-            idle: (0..workers.count).collect(),
-            lost: 0,
-        };
-    });
+    workers.runners.with_idle(|threads| *threads = Threads::replaced(workers.count));
     for index in 0..workers.count {
         let place = Place {
             workers: Arc::clone(workers),
@@ -419,9 +322,9 @@ struct Place {
 impl Place {
     /// The main function of the thread of one worker.
     ///
-    /// `before` is the thread it replaces; `ready` hears of the first worker's start.
-    fn serve(self, before: Option<JoinHandle<()>>, ready: Option<Ready>) {
-        if let Some(before) = before {
+    /// `before` gives the thread that it replaces; `ready` hears of the first worker's start.
+    fn serve(self, before: Option<Receiver<JoinHandle<()>>>, ready: Option<Ready>) {
+        if let Some(Ok(before)) = before.map(|before| before.recv()) {
             let _ = before.join().map_err(discard);
         }
         pin(&self.context, self.index);
@@ -444,7 +347,7 @@ impl Place {
                 }
             }
             (Err(error), Some(ready)) => drop(ready.send(Err(error))),
-            (Err(error), None) => workers.give_up(self.index, Some(error)),
+            (Err(error), None) => workers.give_up(self.index, error),
         }
     }
 
@@ -458,8 +361,8 @@ impl Place {
         });
         let pool = built.build().map_err(|error| Error::start(io::Error::other(error)))?;
         self.workers.runners.with_idle(|threads| {
-            if let Threads::Replaced { places, .. } = threads {
-                places[self.index] = Some(Arc::new(pool));
+            if let Some(place) = threads.of(self.index) {
+                *place = Some(Arc::new(pool));
             }
         });
         body.ok_or_else(|| Error::start(io::Error::other("rayon asked for no thread")))
@@ -467,31 +370,33 @@ impl Place {
 
     /// Goes on with the runner of the worker before.
     fn resume(&self) {
-        let pool = self.workers.runners.with_idle(|threads| match threads {
-            Threads::Replaced { places, .. } => places[self.index].clone(),
-            _ => None,
-        });
-        if let Some(pool) = pool {
-            Starter { pool }.start(&self.workers);
+        let place = |threads: &mut Threads| threads.of(self.index).and_then(|place| place.clone());
+        if let Some(place) = self.workers.runners.with_idle(place) {
+            Starter { place }.start(&self.workers);
         }
     }
 
     /// Starts the successor of a worker, on whose thread this is the last thing that happens.
     fn replace(self) {
         let (workers, index) = (Arc::clone(&self.workers), self.index);
-        if workers.needs_nobody() {
-            return workers.give_up(index, None);
+        if workers.leave(index) {
+            return;
         }
         let next = Place { asked: Instant::now(), ..self };
-        // The lock is held until the new handle is in its place, so that `join` finds one of the two.
+        // The lock is held until the new handle is in its place, so that `join` finds one of the two: this one's stays
+        // there if there is no successor.
         let mut handles = lock(&workers.threads.handles);
-        let before = handles[index].take();
-        let main = thread(&workers, &next.context, index).spawn(move || next.serve(before, None));
+        let (hand_over, before) = channel();
+        let main =
+            thread(&workers, &next.context, index).spawn(move || next.serve(Some(before), None));
         match main {
-            Ok(handle) => handles[index] = Some(handle),
+            Ok(handle) => {
+                // It waits for that.
+                handles[index].replace(handle).map(|handle| hand_over.send(handle));
+            }
             Err(error) => {
                 drop(handles);
-                workers.give_up(index, Some(Error::start(error)));
+                workers.give_up(index, Error::start(error));
             }
         }
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use crate::panic::{catch, discard};
 use crate::queue::{Task, TaskRef};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, lock, thread_local};
 
 /// One worker of one pool: a place, which one thread after the other has where they are replaced.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Worker {
     max_tasks: Option<usize>,
     /// How many tasks it has begun.
     tasks: AtomicUsize,
+    /// A runner is on its thread, below whatever runs there.
+    is_runner: AtomicBool,
     /// Its thread is about to end, for a successor.
     leaves: AtomicBool,
     /// Where values of this worker lie that are dropped when it is replaced.
@@ -43,6 +45,7 @@ impl Worker {
             generation: AtomicUsize::new(0),
             max_tasks,
             tasks: AtomicUsize::new(0),
+            is_runner: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
             locals: Arc::default(),
         }
@@ -68,6 +71,18 @@ impl Worker {
     #[inline]
     pub(crate) fn should_retire(&self) -> bool {
         self.max_tasks.is_some_and(|most| self.tasks.load(Ordering::Relaxed) >= most)
+    }
+
+    /// A runner begins or has ended on its thread.
+    pub(crate) fn set_runner(&self, is_runner: bool) {
+        self.is_runner.store(is_runner, Ordering::Relaxed);
+    }
+
+    /// Whether what runs on its thread, which is the calling one, runs on top of a runner. If not, it is in a job of rayon's
+    /// or in the destructor of a thread-local.
+    #[inline]
+    pub(crate) fn is_runner(&self) -> bool {
+        self.is_runner.load(Ordering::Relaxed)
     }
 
     /// It was the runner of its place, and its thread is about to end, for a successor.
@@ -188,7 +203,7 @@ pub(crate) fn be_thread(worker: &Worker) -> impl Drop + use<> {
         }
     }
 
-    THREAD.set(Some(worker.identity()));
+    THREAD.with(|thread| thread.set(Some(worker.identity())));
     // A pool that does not replace its workers never asks for the values of one.
     if worker.max_tasks.is_some() {
         LOCALS.with(|locals| *locals.borrow_mut() = Some(Arc::clone(&worker.locals)));
@@ -245,7 +260,7 @@ pub(crate) fn skip(task: TaskRef, why: crate::error::Error) {
 
 /// The index of the worker of pool `pool` that the calling thread is, if it is one.
 pub(crate) fn index_in(pool: usize) -> Option<usize> {
-    if let Some(thread) = THREAD.get().filter(|thread| thread.pool == pool) {
+    if let Some(thread) = THREAD.with(Cell::get).filter(|thread| thread.pool == pool) {
         return Some(thread.index);
     }
     running(|running| {
@@ -268,7 +283,7 @@ pub(crate) fn is_of(pool: usize) -> bool {
 /// The worker that the calling code runs on: that of the serial pool it was called by last, or the thread.
 pub(crate) fn current() -> Option<Identity> {
     running(|running| running.serial.as_ref().map(|serial| serial.identity))
-        .or_else(|| THREAD.get())
+        .or_else(|| THREAD.with(Cell::get))
 }
 
 /// Has the values of `locals` dropped when the current worker is replaced.

@@ -17,7 +17,7 @@ use crate::queue::{TaskRef, Ticket, Tickets};
 use crate::runners::{Runners, State};
 use crate::sync::{Instant, Mutex, lock};
 use crate::threads;
-use crate::wait::{self, Event, Sleepers};
+use crate::wait::{self, Event, Sleepers, Wakers};
 use crate::worker::{self, Worker};
 
 /// What runs on each worker before its first task.
@@ -36,6 +36,8 @@ pub(crate) struct Workers {
     pub(crate) places: Box<[CachePadded<Worker>]>,
     /// It has no threads, and its one worker is whoever calls.
     pub(crate) is_serial: bool,
+    /// Who is in it, where that worker is replaced.
+    occupancy: Mutex<Occupancy>,
     pub(crate) runners: Runners<threads::Threads>,
     /// Who waits for a result, for `terminate` to wake.
     pub(crate) sleepers: Sleepers,
@@ -52,8 +54,8 @@ pub(crate) struct ThreadHandles {
     /// By worker, and then the attendant. A replaced one's is its successor's to join.
     pub(crate) handles: Mutex<Vec<Option<JoinHandle<()>>>>,
     pub(crate) attendant: Attendant,
-    /// Whether it could be started; not set before it is needed.
-    pub(crate) has_attendant: OnceLock<bool>,
+    /// Whether it was started, which it is when it is needed.
+    pub(crate) has_attendant: Mutex<bool>,
     taken: Mutex<bool>,
     gone: Event,
 }
@@ -77,6 +79,7 @@ impl Workers {
             thread_name,
             places: (0..count).map(place).collect(),
             is_serial,
+            occupancy: Mutex::default(),
             runners: Runners::new(count, threads),
             sleepers: Sleepers::default(),
             broken: OnceLock::new(),
@@ -200,12 +203,37 @@ impl Workers {
     /// If the pool is not serial.
     pub(crate) fn enter_serially(self: &Arc<Self>) -> Result<SerialEntry<'_>, Error> {
         assert!(self.is_serial, "only a serial pool runs on its caller");
-        // From a task of its own: that keeps it open, and its worker is not replaced under it.
+        // From a task of its own, which keeps it open and its worker in its place.
         let nested = worker::is_of(self.id);
-        if !nested && !self.runners.enter() {
-            return Err(self.refusal());
+        if !nested {
+            if !self.runners.enter() {
+                return Err(self.refusal());
+            }
+            self.occupy();
         }
         Ok(SerialEntry { workers: self, nested })
+    }
+
+    /// Counts the calling thread in, so that the worker is not replaced under it. While it is being replaced, waits for
+    /// that, as a task waits for the initializer of a new worker.
+    fn occupy(&self) {
+        if self.max_tasks.is_none() {
+            return;
+        }
+        let enter = |waker: Option<&Waker>| {
+            let mut occupancy = lock(&self.occupancy);
+            // In a terminated pool no task begins, so there is nothing to wait for.
+            let enters = !occupancy.replacing || self.is_terminated();
+            if enters {
+                occupancy.inside += 1;
+            } else if let Some(waker) = waker {
+                occupancy.waiting.add(waker);
+            }
+            enters
+        };
+        if !enter(None) {
+            self.wait(None, |waker| enter(Some(waker)));
+        }
     }
 
     /// Runs tasks on `worker`, the calling thread, until there are none or it is to be replaced;
@@ -220,7 +248,32 @@ impl Workers {
             }
             retires
         };
-        self.runners.run_queue(worker.index, |starter| starter.start(self), run)
+        worker.set_runner(true);
+        let retires = self.runners.run_queue(worker.index, |starter| starter.start(self), run);
+        worker.set_runner(false);
+        retires
+    }
+
+    /// Keeps the pool open, while what is returned is there, for accepted work that the calling thread, which is
+    /// `worker`, is about to run: what that submits is accepted too. `None` if the pool has ended.
+    ///
+    /// To be called before the work is taken out of the queue.
+    pub(crate) fn keep_open(&self, worker: &Worker) -> Option<impl Drop + use<'_>> {
+        struct Open<'w>(Option<&'w Workers>);
+
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                if let Some(workers) = self.0 {
+                    workers.runners.exit();
+                }
+            }
+        }
+
+        // A runner does so itself.
+        if worker.is_runner() {
+            return Some(Open(None));
+        }
+        self.runners.enter().then(|| Open(Some(self)))
     }
 
     /// A start came to worker `index`, which cannot run the queue now.
@@ -244,18 +297,17 @@ impl Workers {
         }
     }
 
-    /// The place of worker `index`, a runner, is empty for good: nobody is needed there any more,
-    /// or, which is the end of the pool, nobody could be had.
-    pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Option<Error>) {
-        if let Some(error) = why {
-            self.break_down(error);
-        }
-        self.runners.give_up(index, |task| worker::skip(task, self.ended()));
+    /// Worker `index`, a runner, leaves. True if nobody is needed in its place, which is empty for good then.
+    pub(crate) fn leave(&self, index: usize) -> bool {
+        self.runners.leave(index, |task| worker::skip(task, self.ended()))
     }
 
-    /// Whether a worker that leaves need not be replaced.
-    pub(crate) fn needs_nobody(&self) -> bool {
-        self.runners.needs_nobody(|task| worker::skip(task, self.ended()))
+    /// The place of worker `index`, a runner, is empty for good, for nobody could be had: that is the end of the
+    /// pool.
+    pub(crate) fn give_up(self: &Arc<Self>, index: usize, why: Error) {
+        self.break_down(why);
+        let left = self.leave(index);
+        debug_assert!(left, "nobody is needed in a terminated pool");
     }
 
     /// A worker cannot be replaced, which terminates the pool.
@@ -351,7 +403,12 @@ impl Workers {
             return Ok(());
         }
         let shared = Arc::clone(self);
-        let started = std::thread::Builder::new().spawn(move || join(&shared));
+        let main = move || {
+            join(&shared);
+            // It may be the last owner, and then drops what the initializer owns.
+            discard(shared);
+        };
+        let started = std::thread::Builder::new().spawn(main);
         started.map(drop).map_err(|error| {
             // For the next who joins.
             *lock(&self.threads.taken) = false;
@@ -378,28 +435,64 @@ impl SerialEntry<'_> {
         worker::in_serial_call(worker, || f(worker))
     }
 
-    /// Replaces the worker by itself, if it is time to: a serial pool has no other thread.
-    pub(crate) fn replace_worker(&self) {
+    /// Replaces the worker by itself, if it is time to and no other thread is in a task of it: a serial pool has no
+    /// other worker. To be called between two tasks; true if there is a new one.
+    pub(crate) fn replace_worker(&self) -> bool {
+        self.replace(false)
+    }
+
+    /// The same for a thread that `leaves`. Of several the last does it: nobody waits for the others, which may be
+    /// waiting for this one.
+    fn replace(&self, leaves: bool) -> bool {
         let (workers, worker) = (self.workers, &self.workers.places[0]);
-        if self.nested || !worker.should_retire() || workers.is_terminated() {
-            return;
+        if self.nested || workers.max_tasks.is_none() {
+            return false;
+        }
+        {
+            let mut occupancy = lock(&workers.occupancy);
+            let alone = occupancy.inside == 1 && !occupancy.replacing;
+            if !alone || !worker.should_retire() || workers.is_terminated() {
+                occupancy.inside -= usize::from(leaves);
+                return false;
+            }
+            occupancy.replacing = true;
         }
         let asked = Instant::now();
-        worker.end_generation();
+        // As the worker: what values do when they are dropped may be calls into the pool.
+        self.call(Worker::end_generation);
         if let Err(error) = self.call(|worker| workers.initialize(worker.index, asked)) {
             workers.break_down(error);
         }
+        let waiting = {
+            let mut occupancy = lock(&workers.occupancy);
+            occupancy.replacing = false;
+            occupancy.inside -= usize::from(leaves);
+            std::mem::take(&mut occupancy.waiting)
+        };
+        waiting.wake();
+        true
     }
 }
 
 /// Also by a panic.
 impl Drop for SerialEntry<'_> {
     fn drop(&mut self) {
-        self.replace_worker();
+        self.replace(true);
         if !self.nested {
             self.workers.runners.exit();
         }
     }
+}
+
+/// The threads that are in a serial pool whose worker is replaced.
+#[derive(Default)]
+struct Occupancy {
+    /// How many are in a call into it, those not counted that have called from a task of it.
+    inside: usize,
+    /// The worker is being replaced, by one of them; no other thread runs anything meanwhile.
+    replacing: bool,
+    /// Who waits for that.
+    waiting: Wakers,
 }
 
 /// A runner's turn at its thread: every few milliseconds it lets rayon code of the same pool in.

@@ -2,16 +2,17 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parpool::{AsyncResult, Context, Error, Pool, TryError};
 use rayon::prelude::*;
 
-use common::{Crowd, LASTING, ON_PURPOSE, gate, hold, panicked, watchdog};
+use common::{Crowd, Kind, LASTING, ON_PURPOSE, eventually, gate, hold, panicked, watchdog};
 
 /// Fewer where nothing is optimized.
 const fn scaled(n: usize) -> usize {
@@ -313,6 +314,220 @@ fn a_machine_with_one_core() {
         };
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    });
+}
+
+// ---- threads that cannot be started, in a process of its own --------------------------------------
+
+/// Whether this is the process that `test` is to run in; if not, it is started, and waited for.
+fn in_child(test: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().unwrap();
+    let mut child = Command::new(program);
+    child.args(["--exact", test, "--test-threads=1"]).env(CHILD, "1");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    false
+}
+
+/// Who takes address space from this process and gives it back: another process, for this one may not be able to
+/// start one by then.
+struct Limit {
+    helper: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Limit {
+    /// `None` where there is no `prlimit`.
+    fn new() -> Option<Self> {
+        const SCRIPT: &str = "while read bytes; do prlimit --pid $0 --as=$bytes: && echo; done";
+        Command::new("prlimit").arg("--version").output().ok()?;
+        let mut helper = Command::new("sh");
+        helper.args(["-c", SCRIPT, &std::process::id().to_string()]);
+        let mut helper = helper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let answers = BufReader::new(helper.stdout.take()?);
+        Some(Limit { helper, answers })
+    }
+
+    fn set(&mut self, bytes: &str) {
+        writeln!(self.helper.stdin.as_ref().unwrap(), "{bytes}").unwrap();
+        assert_eq!(self.answers.read_line(&mut String::new()).unwrap(), 1);
+    }
+
+    /// From now on there is room for small things only, and not for a stack.
+    fn begin(&mut self) {
+        self.leave(16 << 20);
+        // The stacks of threads that have ended are used again.
+        let sleep = || {
+            loop {
+                thread::park()
+            }
+        };
+        while thread::Builder::new().stack_size(1 << 21).spawn(sleep).is_ok() {}
+        self.leave(1 << 20);
+    }
+
+    fn leave(&mut self, bytes: usize) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: usize = size.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        self.set(&((size << 10) + bytes).to_string());
+    }
+
+    fn end(&mut self) {
+        self.set("unlimited");
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        drop(self.helper.stdin.take());
+        let _ = self.helper.wait();
+    }
+}
+
+#[test]
+fn join_waits_for_the_thread_of_a_worker_whose_successor_cannot_be_started() {
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+
+    struct Late;
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(100));
+            GONE.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    thread_local! {
+        static LATE: Late = const { Late };
+    }
+
+    if !in_child("join_waits_for_the_thread_of_a_worker_whose_successor_cannot_be_started") {
+        return;
+    }
+    watchdog(20, || {
+        let Some(mut limit) = Limit::new() else { return };
+        let pool = Kind::Replaced(1, 1).pool();
+        let (gate, mut opener) = gate();
+        let call = pool.apply_async(move || LATE.with(|_| gate.pass()), ());
+        opener.wait_for(1);
+        limit.begin();
+        opener.open();
+        call.get().unwrap();
+        assert_matches!(pool.apply_async(|| (), ()).get(), Err(Error::Start(_)));
+        pool.join().unwrap();
+        assert_eq!(GONE.load(Ordering::SeqCst), 1);
+        limit.end();
+    });
+}
+
+/// Has `pool`'s thread in a job of rayon's that takes the starts of runners until the flag is set.
+fn yielding_job(pool: &Pool) -> Arc<AtomicBool> {
+    let ends = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&ends);
+    let (send, begun) = crossbeam_channel::bounded(1);
+    let job = move || {
+        send.send(()).unwrap();
+        while !is_over.load(Ordering::SeqCst) {
+            rayon::yield_now();
+            thread::yield_now();
+        }
+    };
+    pool.apply(move || rayon::spawn(job), ()).unwrap();
+    begun.recv().unwrap();
+    ends
+}
+
+/// Whether a pool of this process has an attendant, or gets one in a moment: not if the runner that was to let a job of
+/// rayon's in is below that, for then no start comes to it.
+fn is_attended() -> bool {
+    let names = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+    };
+    let begun = Instant::now();
+    loop {
+        if names().any(|name| name.contains("-att")) {
+            return true;
+        }
+        if begun.elapsed() > Duration::from_millis(100) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_attendant_that_could_not_be_started_is_started_later() {
+    if !in_child("an_attendant_that_could_not_be_started_is_started_later") {
+        return;
+    }
+    watchdog(20, || {
+        let Some(mut limit) = Limit::new() else { return };
+        let pool = Kind::Lasting(1).named("pool").build().unwrap();
+        let attended = (0..10).any(|_| {
+            let ends = yielding_job(&pool);
+            limit.begin();
+            let first = pool.apply_async(|| 1, ());
+            assert!(!is_attended());
+            limit.end();
+            let second = pool.apply_async(|| 2, ());
+            let attended = is_attended();
+            ends.store(true, Ordering::SeqCst);
+            assert_eq!((first.get().unwrap(), second.get().unwrap()), (1, 2));
+            attended
+        });
+        assert!(attended);
+    });
+}
+
+/// It may be the last that has the pool, and so the initializer, if the pool goes on one of its own workers.
+#[test]
+fn what_an_initializer_owns_may_need_stack_and_panic_where_it_is_dropped() {
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    static BY_ATTENDANTS: AtomicUsize = AtomicUsize::new(0);
+
+    struct Deep;
+
+    impl Drop for Deep {
+        fn drop(&mut self) {
+            fn deep(levels: usize) -> usize {
+                let frame = std::hint::black_box([levels; 1 << 13]);
+                frame[levels] + if levels == 0 { 0 } else { deep(levels - 1) }
+            }
+            deep(10);
+            let thread = thread::current();
+            if thread.name().is_some_and(|name| name.contains("attendant")) {
+                BY_ATTENDANTS.fetch_add(1, Ordering::SeqCst);
+            }
+            DROPPED.fetch_add(1, Ordering::SeqCst);
+            panic!("{ON_PURPOSE}");
+        }
+    }
+
+    if !in_child("what_an_initializer_owns_may_need_stack_and_panic_where_it_is_dropped") {
+        return;
+    }
+    watchdog(60, || {
+        for round in 1..=30 {
+            let deep = Deep;
+            let builder = Kind::Lasting(1).named("pool").initializer(move || _ = &deep, ());
+            let pool = Arc::new(builder.build().unwrap());
+            let ends = yielding_job(&pool);
+            let (send, receive) = crossbeam_channel::bounded::<Arc<Pool>>(1);
+            let call = pool.apply_async(move || drop(receive.recv()), ());
+            is_attended();
+            ends.store(true, Ordering::SeqCst);
+            send.send(pool).unwrap();
+            drop(call);
+            assert!(eventually(|| DROPPED.load(Ordering::SeqCst) == round));
+        }
+        println!("{BY_ATTENDANTS:?} of them by attendants");
     });
 }
 

@@ -5,27 +5,43 @@
 mod common;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parpool::{Error, Pool};
+use parpool::{Context, Error, Pool, Progress, current_task, current_worker, is_cancelled};
 
-use common::{LONG, ON_PURPOSE, watchdog};
+use common::{Kind, LONG, ON_PURPOSE, message, watchdog};
 
 /// Names the scenario, in the process that plays it.
 const CHILD: &str = "PARPOOL_TEST_CHILD";
 
+/// Whether this is the process that plays the test `name`.
+fn plays(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
 /// Plays `scenario`, which is the test `name`, in a process of its own: its exit code and what it printed.
 fn play(name: &'static str, scenario: fn()) -> Option<(Option<i32>, String)> {
-    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+    play_with(&[], name, scenario)
+}
+
+/// The same with more variables in its environment.
+fn play_with(
+    variables: &[(&str, &str)],
+    name: &'static str,
+    scenario: fn(),
+) -> Option<(Option<i32>, String)> {
+    if plays(name) {
         scenario();
         return None;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--test-threads=1", "--nocapture"]).env(CHILD, name);
+    command.envs(variables.iter().copied());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     let status = loop {
@@ -45,11 +61,15 @@ fn play(name: &'static str, scenario: fn()) -> Option<(Option<i32>, String)> {
 /// Plays it and checks how it ended.
 fn ends_well(name: &'static str, scenario: fn()) {
     watchdog(60, move || {
-        if let Some((code, text)) = play(name, scenario) {
-            assert_eq!(code, Some(0), "{text}");
-            assert!(text.contains("1 passed"), "{text}");
-        }
+        check(play(name, scenario));
     });
+}
+
+fn check(played: Option<(Option<i32>, String)>) {
+    if let Some((code, text)) = played {
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("1 passed"), "{text}");
+    }
 }
 
 static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(2).unwrap());
@@ -128,6 +148,99 @@ fn a_panic_above_a_pool_terminates_it() {
         assert!(outcome.is_err());
         let queued = HANDLE.lock().unwrap().take().unwrap();
         assert!(matches!(queued.get(), Err(Error::Terminated)));
+    });
+}
+
+/// A thread whose stack has the usual size cannot be started in this process, and `join_timeout` needs one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still_be_joined() {
+    const NAME: &str =
+        "a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still_be_joined";
+
+    fn scenario() {
+        assert!(thread::Builder::new().spawn(|| ()).is_err());
+        for life in [None, Some(2)] {
+            for joins in [true, false] {
+                let context = Context::threads().stack_size(1 << 20);
+                let builder = Pool::builder().processes(2).max_tasks_per_child(life);
+                let pool = builder.context(context).build().unwrap();
+                assert_eq!(pool.map(|x| x + 1, [1, 2]).unwrap(), [2, 3]);
+                pool.close();
+                for _ in 0..2 {
+                    assert!(matches!(pool.join_timeout(LONG), Err(Error::Start(_))));
+                }
+                if joins {
+                    pool.join().unwrap();
+                    // There is nothing left to join.
+                    pool.join_timeout(LONG).unwrap();
+                }
+                // The drop of the pool joins, too.
+            }
+        }
+    }
+
+    match plays(NAME) {
+        // The watchdog is a thread of that kind. Who started this process ends it if it hangs.
+        true => scenario(),
+        false => watchdog(60, || {
+            let size = (1_u64 << 46).to_string();
+            check(play_with(&[("RUST_MIN_STACK", &size)], NAME, scenario));
+        }),
+    }
+}
+
+/// It is called by the panic, on the worker, and may not find anything of the pool's in the middle of a change:
+/// a panic of a hook ends the process.
+#[test]
+fn a_panic_hook_may_ask_which_worker_it_is_on() {
+    /// What the panics said, and on which worker.
+    static ASKED: Mutex<BTreeMap<(String, Option<usize>), usize>> = Mutex::new(BTreeMap::new());
+
+    struct Bomb(&'static str);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                panic!("{}", self.0);
+            }
+        }
+    }
+
+    ends_well("a_panic_hook_may_ask_which_worker_it_is_on", || {
+        std::panic::set_hook(Box::new(|info| {
+            let worker = current_worker().map(|worker| worker.index());
+            println!("{worker:?}, {:?}: {info}", (is_cancelled(), current_task()));
+            *ASKED.lock().unwrap().entry((message(info.payload()), worker)).or_default() += 1;
+        }));
+        for kind in [Kind::Lasting(1), Kind::Replaced(1, 100)] {
+            let pool = Arc::new(kind.pool());
+            let (inner, progress) = (Arc::clone(&pool), Progress::new(|_, _| panic!("progress")));
+            let task = move || {
+                inner.progress(&progress).scope(|s| {
+                    let failed = s.apply_async(|| panic!("task"), ());
+                    assert!(matches!(failed.get(), Err::<(), _>(Error::Panicked(_))));
+                    // Nobody takes its result.
+                    drop(s.apply_async(|| Bomb("result"), ()));
+                    let failed = s.map_async(drop, vec![Bomb("item")]);
+                    assert!(matches!(failed.get(), Err(Error::Panicked(_))));
+                });
+                // Its time is up before it has begun.
+                inner.timeout(Duration::from_millis(1)).scope(|s| {
+                    let late = s.map_async(std::mem::forget, vec![Bomb("late")]);
+                    thread::sleep(Duration::from_millis(5));
+                    let _ = late.get();
+                });
+                let callback = |_: &i32| panic!("callback");
+                assert_eq!(inner.apply_async(|| 7, ()).callback(callback).get().unwrap(), 7);
+            };
+            pool.apply(task, ()).unwrap();
+        }
+        let asked = ASKED.lock().unwrap();
+        for what in ["task", "progress", "result", "item", "late", "callback"] {
+            let times = asked.get(&(what.to_owned(), Some(0)));
+            assert!(times.is_some_and(|times| *times >= 2), "{what} in {asked:?}");
+        }
+        assert_eq!(asked.len(), 6, "{asked:?}");
     });
 }
 

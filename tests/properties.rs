@@ -610,6 +610,9 @@ fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
                 check(result.map(drop), lie, index, &what);
                 let result = with_chunksize!(pool, size, sum(slow, liar()));
                 check(result.map(drop), lie, index, &what);
+                let result = with_chunksize!(pool, size, map_async(slow, liar())).get();
+                check(result.map(drop), lie, index, &what);
+                assert!(common::eventually(|| drops.alive() == 0));
                 drops.assert_each_once();
             }
         }
@@ -628,6 +631,12 @@ fn a_parallel_iterator_may_panic_anywhere() {
                 assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
                 let result = with_chunksize!(pool, size, sum(|x| x, input()));
                 assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
+                // Where workers are replaced it is looped over in one piece.
+                if !(place == Place::Split && matches!(kind, Kind::Replaced(..))) {
+                    let result = with_chunksize!(pool, size, map_async(|x| x, input())).get();
+                    let message = common::panicked(result).1;
+                    assert_eq!(message, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
+                }
                 let mut out = vec![7];
                 let result = with_chunksize!(pool, size, map_into(|x| x, input(), &mut out));
                 assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");

@@ -796,3 +796,104 @@ fn the_current_worker_is_known_in_all_places() {
         }
     });
 }
+
+// ---- accepted work in the hands of a rayon job ---------------------------------------------------
+
+/// A pool of two, one of whose threads is in `job`, a rayon job of no task, and the other is held.
+fn with_job(job: impl FnOnce() + Send + 'static) -> (Pool, Opener) {
+    let pool = Kind::Lasting(2).pool();
+    let (started, starts) = bounded::<()>(0);
+    let job = move || {
+        let _ = starts.recv();
+        job();
+    };
+    pool.apply(move || rayon::spawn(job), ()).unwrap();
+    let (gate, opener) = gate();
+    // It comes where the job is not.
+    drop(pool.apply_async(move || gate.pass(), ()));
+    opener.wait_for(1);
+    drop(started);
+    (pool, opener)
+}
+
+/// Lets the other worker go, waits until it has nothing to do, and closes the pool.
+fn close_while_idle(pool: &Pool, opener: &Mutex<Opener>) {
+    opener.lock().unwrap().open();
+    thread::sleep(A_WHILE);
+    pool.close();
+    thread::sleep(Duration::from_millis(2));
+}
+
+/// What is in the job's hands was accepted, and so is what comes of it.
+#[test]
+fn a_chunk_that_a_rayon_job_runs_while_the_pool_is_closed_is_delivered() {
+    watchdog(60, || {
+        for ordered in [true, false] {
+            for _ in 0..scaled(10_usize) {
+                let (send, receive) = bounded::<(Arc<Pool>, Arc<Mutex<Opener>>)>(1);
+                let (done, outcome) = bounded(1);
+                let job = move || {
+                    let (pool, opener) = receive.recv().unwrap();
+                    let here = thread::current().id();
+                    let closed = AtomicBool::new(false);
+                    let owner = Arc::clone(&pool);
+                    let f = move |i: u32| {
+                        // Chunks have grown by now, and this one is late from here on.
+                        let dear = i > 2000 && thread::current().id() == here;
+                        if dear && !closed.swap(true, Ordering::SeqCst) {
+                            close_while_idle(&owner, &opener);
+                        }
+                        i
+                    };
+                    let mut results: Vec<u32> = match ordered {
+                        true => pool.imap(f, 0..50_000).map_while(Result::ok).collect(),
+                        false => pool.imap_unordered(f, 0..50_000).map_while(Result::ok).collect(),
+                    };
+                    results.sort_unstable();
+                    let all = results.len() as u32;
+                    done.send((all, results == (0..all).collect::<Vec<_>>())).unwrap();
+                };
+                let (pool, opener) = with_job(job);
+                let pool = Arc::new(pool);
+                send.send((Arc::clone(&pool), Arc::new(Mutex::new(opener)))).unwrap();
+                let (all, complete) = outcome.recv_timeout(LONG).expect("the stream ends");
+                assert!(all > 2000 && complete, "{all} results");
+                pool.join().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_an_accepted_task_submits_is_taken_also_if_a_rayon_job_runs_it() {
+    watchdog(60, || {
+        for verb in 0..3 {
+            let (send, receive) = bounded::<(Arc<Pool>, Arc<Mutex<Opener>>)>(1);
+            let (done, outcome) = bounded(1);
+            let job = move || {
+                let (pool, opener) = receive.recv().unwrap();
+                let owner = Arc::clone(&pool);
+                let task = move || {
+                    close_while_idle(&owner, &opener);
+                    let call = owner.apply_async(sum_of_100, ());
+                    let map = owner.map(|x| x + 1, 0..3_u32);
+                    (call.get().map_err(drop), map.map_err(drop))
+                };
+                let result = match verb {
+                    0 => pool.apply_async(task, ()).get(),
+                    1 => pool.apply(task, ()),
+                    _ => pool
+                        .map(|task| Mutex::into_inner(task).unwrap()(), [Mutex::new(task)])
+                        .map(|mut results| results.remove(0)),
+                };
+                done.send(result.map_err(drop)).unwrap();
+            };
+            let (pool, opener) = with_job(job);
+            let pool = Arc::new(pool);
+            send.send((Arc::clone(&pool), Arc::new(Mutex::new(opener)))).unwrap();
+            let result = outcome.recv_timeout(LONG).expect("the task ends");
+            assert_eq!(result, Ok((Ok(4950), Ok(vec![1, 2, 3]))), "verb {verb}");
+            pool.join().unwrap();
+        }
+    });
+}

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context as TaskContext, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
     Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, gate, hold, panicked, watchdog,
+    counting_waker, eventually, gate, hold, panicked, scaled, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -681,6 +682,58 @@ fn a_waker_may_hold_a_handle_of_the_same_pool() {
     });
 }
 
+/// To clone a waker is code of an executor's, which may wait for anything else that goes on in the pool.
+#[test]
+fn a_waker_may_wait_for_the_call_and_for_others_while_it_is_cloned() {
+    thread_local! {
+        /// How many clones to go, and what the last of them does.
+        static ON_CLONE: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+    }
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
+    fn clone(data: *const ()) -> RawWaker {
+        match ON_CLONE.take() {
+            Some((1, last)) => last(),
+            other => ON_CLONE.set(other.map(|(clones, last)| (clones - 1, last))),
+        }
+        RawWaker::new(data, &TABLE)
+    }
+
+    watchdog(60, || {
+        // A poll makes two clones: one for the end of the call, and one for the end of the pool.
+        for (kind, clones) in THREADS.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let (tell, told) = bounded(1);
+            let held = gate.clone();
+            let handle = pool.apply_async(move || (held.pass(), vec![7]).1, ());
+            let mut handle = handle.callback(move |value| tell.send(value[0]).unwrap());
+            let mut other = pool.apply_async(move || (gate.pass(), vec![8]).1, ());
+            let last = move || {
+                let (send, pending) = bounded(1);
+                let waits = thread::spawn(move || {
+                    send.send(poll(&mut other, Waker::noop()).is_pending()).unwrap();
+                    other.get().unwrap()
+                });
+                assert!(pending.recv_timeout(LONG).expect("another handle can be polled"));
+                opener.open();
+                assert_eq!(told.recv_timeout(LONG), Ok(7), "the call is over");
+                assert_eq!(waits.join().unwrap(), [8]);
+            };
+            ON_CLONE.set(Some((clones, Box::new(last))));
+            // SAFETY: the functions of the table use no data.
+            #[expect(unsafe_code, reason = "no safe waker runs code when it is cloned")]
+            let waker = unsafe { Waker::new(std::ptr::null(), &TABLE) };
+            let polled = poll(&mut handle, &waker);
+            assert!(ON_CLONE.take().is_none(), "{kind:?}, clone {clones}");
+            match polled {
+                Poll::Ready(outcome) => assert_eq!(outcome.unwrap(), [7], "{kind:?}"),
+                // A callback is called before the outcome can be seen.
+                Poll::Pending => assert_eq!(handle.get().unwrap(), [7], "{kind:?}"),
+            }
+        }
+    });
+}
+
 // ---- values, times and cancelling ----------------------------------------------------------------
 
 #[test]
@@ -1055,6 +1108,68 @@ fn a_callback_that_waits_for_its_own_call_would_deadlock() {
     });
 }
 
+/// The handle is shared, so that another thread can wait for it too.
+#[test]
+fn a_wait_in_a_callback_of_the_same_call_returns_in_vain() {
+    type Slot = Arc<Mutex<Option<Arc<Handle>>>>;
+
+    watchdog(20, || {
+        for (kind, maps) in THREADS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let slot: Slot = Arc::default();
+            let (own, (send, seen)) = (Arc::clone(&slot), bounded(1));
+            let callback = move |_: &Vec<u32>| {
+                let handle = own.lock().unwrap().take().expect("it is there");
+                handle.wait();
+                let waited = handle.wait_timeout(LONG);
+                send.send((waited, handle.ready(), handle.cancel())).unwrap();
+            };
+            let call = match maps {
+                false => pool.apply_async(move || (gate.pass(), vec![7]).1, ()),
+                true => pool.map_async(move |x| (gate.pass(), x).1, vec![7]),
+            };
+            let handle = Arc::new(call.callback(callback));
+            *slot.lock().unwrap() = Some(Arc::clone(&handle));
+            opener.open();
+            // And so does one that goes on meanwhile, when the callback has returned.
+            handle.wait();
+            assert_eq!(seen.recv_timeout(LONG), Ok((false, false, false)), "{kind:?}, {maps}");
+            assert!(handle.ready());
+            // The callback has dropped its own.
+            let handle = Arc::into_inner(handle).expect("the last owner");
+            assert_eq!(handle.get().unwrap(), [7], "{kind:?}, {maps}");
+        }
+    });
+}
+
+#[test]
+fn a_get_in_a_callback_of_the_same_call_would_deadlock() {
+    type Slot = Arc<Mutex<Option<Handle>>>;
+
+    watchdog(20, || {
+        for (kind, maps) in THREADS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let slot: Slot = Arc::default();
+            let (own, (send, outcome)) = (Arc::clone(&slot), bounded(1));
+            let callback = move |_: &Vec<u32>| {
+                let handle = own.lock().unwrap().take().expect("it is there");
+                send.send(handle.get()).unwrap();
+            };
+            let call = match maps {
+                false => pool.apply_async(move || (gate.pass(), vec![7]).1, ()),
+                true => pool.map_async(move |x| (gate.pass(), x).1, vec![7]),
+            };
+            *slot.lock().unwrap() = Some(call.callback(callback));
+            opener.open();
+            let outcome = outcome.recv_timeout(LONG).unwrap();
+            assert_matches!(outcome, Err(Error::WouldDeadlock), "{kind:?}, {maps}");
+            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1, "{kind:?}, {maps}");
+        }
+    });
+}
+
 // ---- many wakers ---------------------------------------------------------------------------------
 
 #[test]
@@ -1079,6 +1194,41 @@ fn a_handle_keeps_the_last_of_its_wakers_alone() {
             }
             opener.open();
             assert_eq!(handle.get().unwrap(), [7]);
+        }
+    });
+}
+
+// ---- many waits for one map ----------------------------------------------------------------------
+
+/// Each item of a map needs a worker of its own, and all workers wait for its handle: each of them comes.
+#[test]
+fn all_workers_that_wait_for_a_map_take_part_in_it() {
+    watchdog(60, || {
+        let workers = 6;
+        let pool = Kind::Lasting(workers).pool();
+        for round in 0..scaled(2000) {
+            let (send, receive) = unbounded::<Arc<AsyncResult<Vec<usize>>>>();
+            let waits: Vec<_> = (0..workers)
+                .map(|_| {
+                    let receive = receive.clone();
+                    pool.apply_async(move || receive.recv().unwrap().wait(), ())
+                })
+                .collect();
+            let meeting = Arc::new(Barrier::new(workers));
+            let meet = move |i| {
+                meeting.wait();
+                i
+            };
+            // So that others find the iterator busy, leave, and are called back.
+            let items = (0..2 * workers).inspect(|_| thread::yield_now());
+            let map = Arc::new(pool.chunksize(1).map_async(meet, items));
+            (0..workers).for_each(|_| send.send(Arc::clone(&map)).unwrap());
+            for wait in waits {
+                assert!(wait.wait_timeout(LONG), "round {round}: a worker sleeps beside a call");
+                wait.get().unwrap();
+            }
+            let map = Arc::into_inner(map).expect("nobody else has it");
+            assert_eq!(map.get().unwrap(), (0..2 * workers).collect::<Vec<_>>());
         }
     });
 }

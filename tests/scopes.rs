@@ -9,13 +9,13 @@ use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use parpool::{Error, Pool, Scope, ScopedResult, is_cancelled};
+use parpool::{Error, Pool, Scope, ScopedResult, WorkerLocal, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
@@ -915,6 +915,74 @@ fn a_scope_waits_for_no_task_of_others() {
                 }
                 drop((opener, held));
             }
+        }
+    });
+}
+
+/// One task of the scope goes before all that waits from outside, and takes the last one out from behind it.
+#[test]
+fn a_scope_whose_tasks_are_done_is_over_whatever_else_is_queued() {
+    watched(20, || {
+        for kind in [Kind::Lasting(1), Kind::Replaced(1, 100)] {
+            let pool = &kind.pool();
+            let (first, held) = hold(pool, 1);
+            let (gate, opener) = gate();
+            let ran = Counter::default();
+            let strangers: Vec<_> = pool.scope(|s| {
+                let (send, handles) = crossbeam_channel::unbounded::<ScopedResult<'_, ()>>();
+                let waits = || {
+                    handles.into_iter().for_each(|last| last.get().unwrap());
+                    ran.add();
+                };
+                drop(s.apply_async(move || drop(s.apply_async(waits, ())), ()));
+                let stranger = || {
+                    let gate = gate.clone();
+                    pool.apply_async(move || gate.pass(), ())
+                };
+                let strangers = (0..10).map(|_| stranger()).collect();
+                send.send(s.apply_async(|| ran.add(), ())).unwrap();
+                drop(first);
+                strangers
+            });
+            assert_eq!(ran.get(), 2, "{kind:?}");
+            assert!(strangers.iter().all(|stranger| !stranger.ready()), "{kind:?}");
+            drop((opener, held));
+        }
+    });
+}
+
+/// They go where nobody shall wait for them any more, on the worker whose value they want.
+#[test]
+fn items_that_are_given_up_may_use_a_worker_local_when_they_are_dropped() {
+    type Spare = WorkerLocal<Vec<usize>>;
+
+    /// Gives something back to the worker.
+    struct Item(usize, Arc<Spare>);
+    impl Drop for Item {
+        fn drop(&mut self) {
+            self.1.with(|spare| spare.push(self.0));
+        }
+    }
+
+    watched(20, || {
+        for kind in [Kind::Lasting(1), Kind::Replaced(1, 1), Kind::Replaced(1, 100)] {
+            let (pool, spare) = (Arc::new(kind.pool()), Arc::new(Spare::new(Vec::new)));
+            let (inner, given) = (Arc::clone(&pool), Arc::clone(&spare));
+            let task = move || {
+                let items = || (0..3).map(|i| Item(i, Arc::clone(&given))).collect::<Vec<_>>();
+                inner.timeout(Duration::from_millis(1)).chunksize(10).scope(|s| {
+                    let late = s.map_async(|item: Item| item.0, items());
+                    let other = s.apply_async(move |items: Vec<Item>| items.len(), (items(),));
+                    sleep(NAP);
+                    assert_matches!(late.get(), Err(Error::Timeout));
+                    assert_matches!(other.get(), Err(Error::Timeout));
+                });
+                given.with(std::mem::take)
+            };
+            let mut given = pool.apply_async(task, ()).get().unwrap();
+            given.sort_unstable();
+            assert_eq!(given, [0, 0, 1, 1, 2, 2], "{kind:?}");
+            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
         }
     });
 }

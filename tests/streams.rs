@@ -1596,6 +1596,26 @@ fn a_chunk_of_very_many_items() {
     });
 }
 
+/// Of items that take no room. Where nothing is optimized it takes minutes to count so far.
+#[cfg(not(debug_assertions))]
+#[test]
+fn a_chunk_of_more_items_than_a_u32_counts() {
+    const MANY: usize = 1 << 32;
+
+    watchdog(120, || {
+        let pool = Pool::new(1).unwrap();
+        let (go, gate) = unbounded();
+        go.send(()).unwrap();
+        // The results of the others would take room.
+        let first = move |()| gate.recv().unwrap_or_default();
+        let mut stream = pool.chunksize(MANY).imap(first, std::iter::repeat_n((), MANY));
+        assert_matches!(stream.next(), Some(Ok(())));
+        assert_eq!(stream.len(), MANY - 1);
+        drop(stream);
+        drop(go);
+    });
+}
+
 /// Expensive neighbours among cheap items: the chunk that they are in is shared out again.
 #[test]
 fn expensive_neighbours_are_shared_out() {

@@ -4,8 +4,8 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, set_hook, take_hook};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -353,6 +353,86 @@ fn an_initializer_that_fails_later_ends_a_serial_pool_too() {
     });
 }
 
+/// Counts the panics on threads whose names begin with `name-`.
+fn panics_on_threads(name: &'static str) -> Counter {
+    let (panics, hook) = (Counter::default(), take_hook());
+    let count = panics.clone();
+    set_hook(Box::new(move |info| {
+        let thread = thread::current();
+        if thread
+            .name()
+            .and_then(|own| own.strip_prefix(name))
+            .is_some_and(|end| end.starts_with('-'))
+        {
+            count.add();
+        }
+        hook(info);
+    }));
+    panics
+}
+
+/// Though it has had as many tasks by then as a worker has: it never was a runner.
+#[test]
+fn an_initializer_that_uses_its_pool_and_then_fails_gives_up_its_place_once() {
+    watchdog(30, || {
+        // To give it up twice is to count below zero, on a thread whose panics are nobody's.
+        let panics = panics_on_threads("spent");
+        for count in 1..=3 {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.apply(|| (), ()).map_err(|_| "ended").and(Err("later")),
+                None => Ok(()),
+            };
+            let builder = Kind::Replaced(count, 1).named("spent").initializer(initializer, ());
+            let pool = Arc::new(builder.build().unwrap());
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let (opener, held) = hold(&pool, count);
+            let queued: Vec<_> = (0..5).map(|i| pool.apply_async(move || i, ())).collect();
+            drop(opener);
+            let is_why = |error: &Error| matches!(error, Error::Initializer(_));
+            for held in held {
+                // Done, unless the pool had ended by then.
+                assert!(held.get().map_or_else(|error| is_why(&error), |()| true), "{count}");
+            }
+            for queued in queued {
+                assert!(is_why(&queued.get().unwrap_err()), "{count}");
+            }
+            assert!(is_why(&pool.apply(|| (), ()).unwrap_err()), "{count}");
+            pool.join().unwrap();
+            drop(pool);
+            assert_no_threads("spent");
+            assert_eq!(panics.get(), 0, "{count}");
+        }
+    });
+}
+
+/// A worker that was spent by its initializer would do one task and leave more than that behind.
+#[test]
+fn an_initializer_that_maps_with_its_pool_leaves_the_worker_fresh() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 3), Kind::Replaced(2, 3), Kind::Replaced(3, 1)] {
+            let slot: Arc<OnceLock<Weak<Pool>>> = Arc::default();
+            let own = Arc::clone(&slot);
+            let initializer = move || match own.get().and_then(Weak::upgrade) {
+                Some(pool) => pool.map(|x| x, 0..3).map(drop),
+                None => Ok(()),
+            };
+            let pool = kind.builder().initializer(initializer, ()).build().unwrap();
+            let pool = Arc::new(pool);
+            slot.set(Arc::downgrade(&pool)).unwrap();
+            let generation = || current_worker().unwrap().generation();
+            let calls: Vec<_> = (0..30).map(|_| pool.apply_async(generation, ())).collect();
+            let generations = calls.into_iter().map(|call| call.get().unwrap());
+            let generations: Vec<usize> = generations.collect();
+            if kind == Kind::Replaced(1, 3) {
+                // Nobody else counts a part of such a map as its own.
+                assert!(generations.iter().copied().eq((0..30).map(|i| i / 3)), "{generations:?}");
+            }
+        }
+    });
+}
+
 // ---- replacement ---------------------------------------------------------------------------------
 
 /// Counts threads from the first task that touches it until the thread's end.
@@ -685,6 +765,30 @@ fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
                 assert!(same, "{owner:?}: dropped elsewhere");
                 assert!(used.contains(owner));
             }
+        }
+    });
+}
+
+/// And so does its worker's successor when that has had its tasks: none is left to the end of the `WorkerLocal`.
+#[test]
+fn a_value_that_is_lent_while_its_task_maps_goes_with_its_worker() {
+    watchdog(60, || {
+        for kind in [Kind::Replaced(1, 2), Kind::Serial] {
+            let pool = kind.builder().max_tasks_per_child(2).build().unwrap();
+            let drops = Drops::default();
+            let makes = drops.clone();
+            let local = WorkerLocal::new(move || makes.make(0));
+            let maps = || local.with(|_| pool.chunksize(1).map(|x| x, 0..5).unwrap());
+            for _ in 0..scaled(100) {
+                assert_eq!(pool.apply(maps, ()).unwrap().len(), 5);
+                assert!(drops.alive() <= 1, "{kind:?}: {} values", drops.alive());
+            }
+            // Two workers' lives.
+            for _ in 0..4 {
+                pool.apply(|| (), ()).unwrap();
+            }
+            assert_eq!((drops.made(), drops.alive()), (scaled(100), 0), "{kind:?}");
+            drops.assert_each_once();
         }
     });
 }
@@ -1031,7 +1135,7 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
                         pool.apply_async(move || token.value(), ())
                     };
                     let calls: Vec<_> = (0..20).map(|_| submit()).collect();
-                    calls.into_iter().map(AsyncResult::get).filter(Result::is_ok).count()
+                    calls.into_iter().map(AsyncResult::get).collect::<Vec<_>>()
                 })
             };
             // At any moment of it.
@@ -1042,7 +1146,13 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
                 pool.terminate()
             }
             pool.join().unwrap();
-            assert!(submits.join().unwrap() <= 20);
+            for outcome in submits.join().unwrap() {
+                match outcome {
+                    // Closed, it skips nothing that it has accepted.
+                    Err(Error::Terminated) => assert!(round % 2 == 1, "round {round}"),
+                    outcome => assert_matches!(outcome, Ok(_) | Err(Error::NotRunning)),
+                }
+            }
             drop(pool);
             assert!(
                 eventually(|| drops.alive() == 0),
@@ -1139,5 +1249,110 @@ fn a_serial_worker_is_not_replaced_under_a_task() {
         let (before, _, after) = pool.apply(task, ()).unwrap();
         assert_eq!(before, after);
         assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
+    });
+}
+
+// ---- the order of calls --------------------------------------------------------------------------
+
+/// Step by step: one worker begins all calls from outside. When it has begun one, and before it ends that, the task of
+/// the other worker submits more, which it does itself, and cancels one that would have begun later.
+#[test]
+fn calls_begin_in_their_order_whatever_leaves_the_queue_between_two_of_them() {
+    const CALLS: usize = 400;
+
+    watchdog(60, || {
+        let pool = Arc::new(Pool::new(2).unwrap());
+        let (begin, begun) = bounded(0);
+        let (go, gone) = bounded::<()>(0);
+        let (give, handles) = bounded::<AsyncResult<()>>(CALLS);
+        let inner = Arc::clone(&pool);
+        let steps = move || {
+            let mut order = Vec::new();
+            for i in begun {
+                order.push(i);
+                for j in 0..20 {
+                    assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                }
+                if let Ok(handle) = handles.try_recv() {
+                    assert!(handle.cancel());
+                }
+                go.send(()).unwrap();
+            }
+            order
+        };
+        let order = pool.apply_async(steps, ());
+        let (opener, held) = hold(&pool, 1);
+        let mut early = Vec::new();
+        for i in 0..CALLS {
+            let (begin, gone) = (begin.clone(), gone.clone());
+            let call = pool.apply_async(
+                move || {
+                    begin.send(i).unwrap();
+                    gone.recv().unwrap();
+                },
+                (),
+            );
+            match i % 4 {
+                // Between two of them, ahead of what begins.
+                1 => give.send(call).unwrap(),
+                3 => early.push(call),
+                _ => drop(call),
+            }
+        }
+        drop(begin);
+        // Out of the middle, from the back.
+        assert!(early.iter().rev().all(AsyncResult::cancel));
+        drop(early);
+        drop(opener);
+        let order = order.get().unwrap();
+        let left = |i: &usize| matches!(i % 4, 0 | 2);
+        assert!(order.iter().copied().eq((0..CALLS).filter(left)), "{order:?}");
+        held.into_iter().for_each(|held| held.get().unwrap());
+    });
+}
+
+/// The same at any moment.
+#[test]
+fn calls_begin_in_their_order_while_others_leave_the_queue() {
+    const CALLS: usize = 200;
+
+    watchdog(60, || {
+        for _ in 0..scaled(20) {
+            let pool = Arc::new(Pool::new(2).unwrap());
+            let (mut opener, held) = hold(&pool, 1);
+            let (inner, (gate, mut start)) = (Arc::clone(&pool), gate());
+            let others = pool.apply_async(
+                move || {
+                    gate.pass();
+                    for j in 0..2 * CALLS {
+                        assert_eq!(inner.apply_async(move || j, ()).get().unwrap(), j);
+                    }
+                },
+                (),
+            );
+            start.wait_for(1);
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let calls: Vec<_> = (0..CALLS)
+                .map(|i| {
+                    let order = Arc::clone(&order);
+                    let note = move || {
+                        let worker = current_worker().unwrap().index();
+                        order.lock().unwrap().push((worker, i));
+                    };
+                    pool.apply_async(note, ())
+                })
+                .collect();
+            start.open();
+            opener.open();
+            calls.into_iter().for_each(|call| call.get().unwrap());
+            others.get().unwrap();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            let order = order.lock().unwrap();
+            assert_eq!(order.len(), CALLS);
+            for worker in 0..2 {
+                let of: Vec<_> = order.iter().filter(|(who, _)| *who == worker).collect();
+                assert!(of.is_sorted(), "worker {worker} began {of:?}");
+            }
+        }
     });
 }

@@ -15,6 +15,7 @@ use crate::mpi::link::{Event, NAP};
 use crate::mpi::task::{self, Output};
 use crate::mpi::wire::{self, Header, Kind, Portable};
 use crate::panic::{Panic, catch, discard};
+use crate::source::reserved;
 
 /// One call, as far as rank 0 is concerned.
 pub(crate) struct Root<'p, 's, I: Iterator, R> {
@@ -347,7 +348,8 @@ where
     /// Up to `size` items of the input. Its panic ends the call after what was pulled before.
     fn pull(&mut self, size: usize) -> Vec<I::Item> {
         let Some(mut input) = self.items.take() else { return Vec::new() };
-        let mut items = Vec::with_capacity(size.min(1 << 16));
+        // A chunk may be of more items than come.
+        let mut items = Vec::with_capacity(reserved::<I::Item>(size));
         let (hasty, begun) = (self.hasty, Instant::now());
         let pulled = catch(|| {
             while items.len() < size {

@@ -127,6 +127,8 @@ struct Model {
     threads: Arc<Threads>,
     attendant: Arc<Attendant>,
     replaced: bool,
+    /// How many jobs a thread takes while it is in rayon code.
+    takes: usize,
 }
 
 /// The pool was closed before.
@@ -137,6 +139,15 @@ impl Model {
     /// So many workers; each one replaced after a task, if they are `replaced`. The first `in_rayon` are in rayon
     /// code until [`Jobs::free`], and then there is an attendant.
     fn start(count: usize, in_rayon: usize, replaced: bool) -> (Self, Vec<JoinHandle<()>>) {
+        Self::start_taking(1, count, in_rayon, replaced)
+    }
+
+    fn start_taking(
+        takes: usize,
+        count: usize,
+        in_rayon: usize,
+        replaced: bool,
+    ) -> (Self, Vec<JoinHandle<()>>) {
         let threads = Arc::new(Threads {
             jobs: Mutex::new(Jobs { open: 0, free: false, over: false }),
             changed: Condvar::new(),
@@ -144,7 +155,7 @@ impl Model {
         let places = replaced.then_some((count, count));
         let hands = Hands { threads: Some(Arc::clone(&threads)), places };
         let runners = Arc::new(Runners::new(count, hands));
-        let model = Model { runners, threads, attendant: Arc::default(), replaced };
+        let model = Model { runners, threads, attendant: Arc::default(), replaced, takes };
         let mut handles: Vec<_> = (0..count)
             .map(|index| {
                 let model = model.clone();
@@ -163,17 +174,17 @@ impl Model {
 
     /// The main function of one worker, and of its successors.
     fn work(&self, index: usize, in_rayon: bool) {
-        let mut takes = true;
-        while in_rayon && self.threads.next_job_in_rayon(takes) {
+        let mut takes = self.takes;
+        while in_rayon && self.threads.next_job_in_rayon(takes > 0) {
             if self.runners.refuse(index, true) {
                 self.attendant.call();
             }
-            takes = false;
+            takes -= 1;
         }
         while self.threads.next_job() {
             while self.run_queue(index) {
-                if self.runners.needs_nobody(skip) {
-                    return self.runners.give_up(index, skip);
+                if self.runners.leave(index, skip) {
+                    return;
                 }
             }
         }
@@ -256,6 +267,38 @@ fn a_replaced_worker_leaves_nothing_behind() {
     accepted_is_run(1, true, State::Terminated);
 }
 
+/// In a pool that is closed and not terminated that means run, also if it comes as the last worker leaves.
+#[test]
+fn what_a_closed_pool_has_accepted_as_its_last_worker_leaves_is_not_skipped() {
+    struct Runs(Owned<Count>);
+
+    impl Task for Runs {
+        fn run(self: Owned<Self>, _: &Worker) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn skip(self: Owned<Self>, _: Error) {}
+    }
+
+    for count in [1, 2] {
+        model_within(if count == 1 { 3 } else { 2 }, move || {
+            let (model, workers) = Model::start(count, 0, true);
+            let runs = Owned::<Count>::default();
+            let submit = |model: &Model, runs: &Owned<Count>| {
+                model.submit(Owned::new(Runs(Owned::clone(runs))))
+            };
+            submit(&model, &runs).expect("the pool is running");
+            let other = {
+                let (model, runs) = (model.clone(), Owned::clone(&runs));
+                thread::spawn(move || submit(&model, &runs).is_ok())
+            };
+            model.runners.end(State::Closed);
+            let accepted = other.join().unwrap();
+            model.join(workers);
+            assert_eq!(runs.load(Ordering::SeqCst), 1 + usize::from(accepted));
+        });
+    }
+}
+
 /// A thread that waits for its task takes it out of the queue and runs it, or a runner has.
 #[test]
 fn a_task_is_run_by_a_runner_or_by_who_withdraws_it() {
@@ -317,18 +360,20 @@ fn a_start_that_is_refused_is_not_lost() {
     }
 }
 
-/// While a start is owed a task is left at the door, and what was queued before it is withdrawn.
+/// While a start is owed, a task is left at the door, and what was queued before it is gone.
 #[test]
 fn what_is_left_at_the_door_for_the_attendant_is_run() {
-    for end in [None, Some(State::Closed)] {
+    for closed_first in [false, true] {
         model_within(2, move || {
-            let (model, workers) = Model::start(1, 1, false);
+            let (model, workers) = Model::start_taking(2, 1, 1, false);
             let done = Arc::new(Event::default());
             let runs = Owned::<Count>::default();
             let first = model.count(&runs).expect("the pool is running");
-            model.submit(Owned::new(Tells(Arc::clone(&done)))).expect("the pool is running");
             model.runners.withdraw(first).map(skip);
-            end.into_iter().for_each(|end| model.runners.end(end));
+            model.submit(Owned::new(Tells(Arc::clone(&done)))).expect("the pool is running");
+            if closed_first {
+                model.runners.end(State::Closed);
+            }
             model.threads.change(|jobs| jobs.free = true);
             assert!(done.wait(None));
             model.runners.end(State::Closed);

@@ -54,6 +54,12 @@ pub(crate) const CASES: &[Case] = &[
         ..WELL
     },
     Case { name: "alone", run: alone, ranks: &[0], ..WELL },
+    Case {
+        name: "large_chunks_of_large_items",
+        run: large_chunks_of_large_items,
+        ranks: &[0],
+        ..WELL
+    },
     Case { name: "wrong_launcher", run: wrong_launcher, ranks: &[0], ..WELL },
     Case {
         name: "main_panics",
@@ -604,6 +610,28 @@ fn alone() {
     });
     assert!(caught.is_err());
     assert!(pool.map(|x: u64| x + 1, 0..10).is_ok());
+}
+
+/// No memory is reserved for items that do not come.
+fn large_chunks_of_large_items() {
+    type Large = [[[[u8; 32]; 32]; 32]; 16];
+
+    let most = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
+        peak.map_or(0, |size| {
+            size.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+        })
+    };
+    let pool = pool();
+    let (root, before) = (pool.is_root(), most());
+    for size in [100_000, usize::MAX] {
+        let pool = pool.chunksize(size);
+        let items = (0..3).map(|i| -> Large { [[[[i; 32]; 32]; 32]; 16] });
+        let got = pool.map(|item: Large| item[0][0][0][0], items).expect("nothing fails");
+        assert_eq!(got, root.then(|| vec![0, 1, 2]));
+    }
+    assert!(most() - before < 1 << 20, "{} kB", most() - before);
 }
 
 fn wrong_launcher() {
