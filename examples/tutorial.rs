@@ -109,7 +109,9 @@ fn get_timeout(pool: &Pool) -> Result<(), Error> {
     let start = Instant::now();
     let mut result = pool.apply_async(test, (2,));
     match result.get_timeout(Duration::from_millis(500)) {
-        Err(Error::Timeout) => println!("timeout after {:.1} s", start.elapsed().as_secs_f64()),
+        Err(Error::DeadlineExceeded) => {
+            println!("timeout after {:.1} s", start.elapsed().as_secs_f64())
+        }
         other => println!("{other:?}"),
     }
     println!("{}", result.get()?);

@@ -96,7 +96,7 @@ fn the_own_time_of_a_call_ends_its_wait() {
         let mut results = as_completed(held.into_iter().chain(late));
         let mut late = [1, 2, 3].map(|_| {
             let (place, result) = results.next().unwrap();
-            assert!(matches!(result, Err(Error::Timeout)));
+            assert!(matches!(result, Err(Error::DeadlineExceeded)));
             place
         });
         // In which order depends on how long it took to make them.

@@ -151,7 +151,7 @@ fn terminate_and_deadlines_end_a_pending_stream() {
         while let Some(result) = block_on(stream.next()) {
             last = Some(result);
         }
-        assert!(matches!(last, Some(Err(Error::Timeout))), "{last:?}");
+        assert!(matches!(last, Some(Err(Error::DeadlineExceeded))), "{last:?}");
     });
 }
 
@@ -169,7 +169,7 @@ fn a_deadline_that_passes_in_the_queue_wakes_the_task() {
         go.send(()).unwrap();
         held.get().unwrap();
         assert!(common::eventually(|| woken.get() > 0));
-        assert!(matches!(block_on(stream.next()), Some(Err(Error::Timeout))));
+        assert!(matches!(block_on(stream.next()), Some(Err(Error::DeadlineExceeded))));
         assert!(block_on(stream.next()).is_none());
     });
 }

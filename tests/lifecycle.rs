@@ -669,7 +669,7 @@ fn a_call_is_over_when_its_time_is() {
                         other => panic!("{other:?}"),
                     },
                 };
-                assert_matches!(result, Err(Error::Timeout), "{kind:?}, {verb}");
+                assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}, {verb}");
                 assert!(start.elapsed() >= time);
             }
             // The pool is as good as before, and so are calls that have time.
@@ -693,7 +693,7 @@ fn items_after_the_time_are_skipped() {
             for size in [None, Some(1), Some(100_000)] {
                 let options = pool.timeout(Duration::from_millis(20));
                 let result = with_chunksize!(options, size, map(nap, 0..100_000));
-                assert_matches!(result, Err(Error::Timeout), "{kind:?} {size:?}");
+                assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?} {size:?}");
             }
             assert!(ran.get() < 10_000, "{} ran", ran.get());
         }
@@ -711,10 +711,18 @@ fn a_call_that_waits_in_the_queue_for_too_long_never_runs() {
             let call = options.apply_async(move || count.add(), ());
             let count = ran.clone();
             let map = options.map_async(move |_| count.add(), 0..10);
-            assert_matches!(options.apply(|| ran.add(), ()), Err(Error::Timeout), "{kind:?}");
-            assert_matches!(options.map(|_| ran.add(), 0..10), Err(Error::Timeout), "{kind:?}");
-            assert_matches!(call.get(), Err(Error::Timeout), "{kind:?}");
-            assert_matches!(map.get(), Err(Error::Timeout), "{kind:?}");
+            assert_matches!(
+                options.apply(|| ran.add(), ()),
+                Err(Error::DeadlineExceeded),
+                "{kind:?}"
+            );
+            assert_matches!(
+                options.map(|_| ran.add(), 0..10),
+                Err(Error::DeadlineExceeded),
+                "{kind:?}"
+            );
+            assert_matches!(call.get(), Err(Error::DeadlineExceeded), "{kind:?}");
+            assert_matches!(map.get(), Err(Error::DeadlineExceeded), "{kind:?}");
             opener.open();
             held.into_iter().for_each(|held| held.get().unwrap());
             pool.close();
@@ -730,16 +738,24 @@ fn no_time_at_all_is_a_timeout() {
         for (kind, pool) in all_pools() {
             let ran = Counter::default();
             let options = pool.timeout(Duration::ZERO);
-            assert_matches!(options.apply(|| ran.add(), ()), Err(Error::Timeout), "{kind:?}");
-            assert_matches!(options.map(|_| ran.add(), 0..10), Err(Error::Timeout), "{kind:?}");
+            assert_matches!(
+                options.apply(|| ran.add(), ()),
+                Err(Error::DeadlineExceeded),
+                "{kind:?}"
+            );
+            assert_matches!(
+                options.map(|_| ran.add(), 0..10),
+                Err(Error::DeadlineExceeded),
+                "{kind:?}"
+            );
             let count = ran.clone();
             assert_matches!(
                 options.apply_async(move || count.add(), ()).get(),
-                Err(Error::Timeout)
+                Err(Error::DeadlineExceeded)
             );
             let count = ran.clone();
             let map = options.map_async(move |_| count.add(), 0..10);
-            assert_matches!(map.get(), Err(Error::Timeout));
+            assert_matches!(map.get(), Err(Error::DeadlineExceeded));
             assert_eq!(ran.get(), 0, "{kind:?}");
         }
     });
@@ -755,12 +771,12 @@ fn a_handle_with_a_time_is_an_error_at_once_though_its_task_runs() {
             let options = pool.timeout(Duration::from_millis(20));
             assert_matches!(
                 options.apply_async(move || gate.pass(), ()).get(),
-                Err(Error::Timeout)
+                Err(Error::DeadlineExceeded)
             );
             let map = options.map_async(move |_| pass.pass(), 0..3);
             assert!(map.wait_timeout(LONG));
             assert!(!map.successful().unwrap(), "{kind:?}");
-            assert_matches!(map.get(), Err(Error::Timeout), "{kind:?}");
+            assert_matches!(map.get(), Err(Error::DeadlineExceeded), "{kind:?}");
             opener.open();
         }
     });
@@ -783,7 +799,7 @@ fn what_a_task_calls_is_cancelled_with_it() {
                 },
                 (),
             );
-            assert_matches!(result, Err(Error::Timeout), "{kind:?}");
+            assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}");
             let seen = seen.lock().unwrap();
             assert_eq!(seen[..2], [("outer", false), ("outer, late", true)], "{kind:?}");
             assert!(seen[2..].iter().all(|(_, cancelled)| *cancelled));
@@ -804,7 +820,7 @@ fn a_map_in_a_task_hears_of_the_end_of_the_task() {
                 },
                 (),
             );
-            assert_matches!(result, Err(Error::Timeout), "{kind:?}");
+            assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}");
         }
     });
 }
@@ -818,7 +834,7 @@ fn is_cancelled_is_about_the_running_task_only() {
             assert!(!pool.timeout(LONG).apply(is_cancelled, ()).unwrap());
             assert!(!pool.map(|_| is_cancelled(), 0..100).unwrap().contains(&true));
             let timed_out = pool.timeout(Duration::from_millis(5)).apply(until_cancelled, ());
-            assert_matches!(timed_out, Err(Error::Timeout), "{kind:?}");
+            assert_matches!(timed_out, Err(Error::DeadlineExceeded), "{kind:?}");
             assert!(!pool.apply(is_cancelled, ()).unwrap(), "{kind:?}: it was another's");
             pool.close();
             assert!(!is_cancelled());
@@ -841,11 +857,11 @@ fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
             let pool = kind.pool();
             let (mut opener, held) = hold(&pool, kind.workers());
             let late = pool.timeout(Duration::from_millis(1)).map_async(drop, vec![Bomb]);
-            assert_matches!(late.get(), Err(Error::Timeout), "{kind:?}");
+            assert_matches!(late.get(), Err(Error::DeadlineExceeded), "{kind:?}");
             // Many tasks that are dropped unbegun make the queue be swept.
             let mut stream = pool.chunksize(1).buffersize(200).imap(|x| x, 0..200);
             let asked = stream.next_timeout(Duration::from_millis(1));
-            assert_matches!(asked, Some(Err(Error::Timeout)));
+            assert_matches!(asked, Err(Error::Timeout));
             drop(stream);
             opener.open();
             held.into_iter().for_each(|held| held.get().unwrap());

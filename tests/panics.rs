@@ -635,7 +635,7 @@ impl Trial {
         let all = if self.cell.fault == InputNext { self.cell.at() + 1 } else { ITEMS + 1 };
         while self.cell.is_held() && self.asked.get() < all {
             let result = stream.next_timeout(Duration::ZERO);
-            assert!(matches!(result, Some(Err(Error::Timeout))), "the workers are held");
+            assert!(matches!(result, Err(Error::Timeout)), "the workers are held");
         }
         if self.cell.phase == Abandoned {
             let_go(stream);
@@ -897,7 +897,7 @@ fn a_closure_and_an_input_may_both_panic_when_they_are_dropped() {
             // Not begun, or not for long.
             let (f, input) = call();
             let late = pool.timeout(Duration::ZERO).map(f, input);
-            assert!(matches!(late, Err(Error::Timeout)), "{kind:?}");
+            assert!(matches!(late, Err(Error::DeadlineExceeded)), "{kind:?}");
             drop(pool);
             assert_eq!(drops.get(), 6, "{kind:?}");
         }

@@ -312,7 +312,7 @@ fn a_call_whose_time_is_up_has_ended_when_its_error_is_there() {
                     break late;
                 }
             };
-            assert!(matches!(late.get(), Err(Error::Timeout)));
+            assert!(matches!(late.get(), Err(Error::DeadlineExceeded)));
             let view = pool.progress(&progress);
             let next = view.map_async(|x| x, 0..10);
             go.send(()).unwrap();

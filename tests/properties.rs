@@ -448,7 +448,7 @@ proptest! {
             };
             let options = pool.timeout(Duration::from_millis(1));
             let result = with_chunksize!(options, size, map(f, items));
-            prop_assert!(matches!(result, Err(Error::Timeout)), "{:?}", kind);
+            prop_assert!(matches!(result, Err(Error::DeadlineExceeded)), "{:?}", kind);
             prop_assert_eq!(drops.alive(), 0);
             drops.assert_each_once();
             prop_assert_eq!(pool.timeout(LONG).map(|x| x, 0..3).unwrap(), [0, 1, 2]);

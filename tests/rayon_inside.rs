@@ -354,7 +354,7 @@ fn what_waits_for_a_thread_in_rayon_code_may_be_cancelled_ended_or_late() {
             let time = pool.timeout(Duration::from_millis(1));
             assert!(matches!(
                 time.apply_async(|| panic!("it never runs"), ()).get(),
-                Err::<(), _>(Error::Timeout)
+                Err::<(), _>(Error::DeadlineExceeded)
             ));
             let queued = pool.apply_async(|| panic!("it never runs"), ());
             pool.terminate();

@@ -189,7 +189,7 @@ fn the_options_hold() {
         let pool = Pool::new(2).unwrap();
         assert!(matches!(pool.chunksize(0).sum(|x: i32| x, [1]), Err(Error::InvalidArgument(_))));
         let late = pool.timeout(Duration::ZERO).sum(|x: u64| x, 0..);
-        assert!(matches!(late, Err(Error::Timeout)));
+        assert!(matches!(late, Err(Error::DeadlineExceeded)));
         pool.close();
         assert!(matches!(pool.sum(|x: i32| x, [1]), Err(Error::NotRunning)));
     });

@@ -104,7 +104,7 @@ impl Case {
             (Terminated | TerminatedQueued, Err(Error::Terminated))
             | (Cancelled, Err(Error::Cancelled))
             | (Refused, Err(Error::NotRunning))
-            | (TimedOut | TimedOutQueued, Err(Error::Timeout)) => {}
+            | (TimedOut | TimedOutQueued, Err(Error::DeadlineExceeded)) => {}
             (end, outcome) => panic!("{end:?}: {outcome:?}"),
         }
     }
@@ -804,7 +804,7 @@ fn what_a_late_task_returns_is_thrown_away() {
                 };
                 match terminates {
                     true => assert_matches!(error, Error::Terminated),
-                    false => assert_matches!(error, Error::Timeout),
+                    false => assert_matches!(error, Error::DeadlineExceeded),
                 }
                 assert_eq!(drops.made(), 0, "nobody waited for the task");
                 opener.open();

@@ -147,7 +147,7 @@ fn options_hold_for_the_verbs_of_a_scope() {
             pool.buffersize(3).timeout(Duration::from_millis(50)).scope(|s| {
                 let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
                 let mut stream = s.imap(|_: u64| gate.pass(), input);
-                assert_matches!(stream.next(), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next(), Some(Err(Error::DeadlineExceeded)));
                 assert_eq!(pulled.get(), 3);
                 drop(opener);
             });
@@ -381,7 +381,7 @@ fn a_stale_entry_in_the_queue_holds_nothing() {
                 }
                 let items = (0..).map(|i| drops.make(i));
                 let mut stream = s.imap(|item: Counted| stack.look(item.value()), items);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
             });
             assert_eq!(stack.looks(), 0);
             drop(stack);
@@ -671,7 +671,7 @@ fn a_pool_that_is_ended_during_a_scope() {
                     })
                     .collect();
                 let mut stream = s.imap(|i| stack.look(i), 0..);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
                 if terminate {
                     pool.terminate();
                 } else {

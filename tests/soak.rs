@@ -300,7 +300,7 @@ impl World {
     fn is_the_end(&self, error: &Error, timed: bool) -> bool {
         match error {
             Error::NotRunning | Error::Terminated => self.0.unsteady,
-            Error::Timeout => timed,
+            Error::DeadlineExceeded => timed,
             _ => false,
         }
     }
@@ -561,11 +561,7 @@ fn handles(work: &Work, options: &Options<'_>, timed: bool, random: &mut Random)
             3 => {
                 let time = Duration::from_micros(random.next() % 200);
                 match handle.get_timeout(time) {
-                    // The time of the call, which is its outcome, or only this one.
-                    Err(Error::Timeout) => match handle.get() {
-                        Err(Error::Taken) if timed => {}
-                        outcome => work.check_one("later", i, timed, outcome),
-                    },
+                    Err(Error::Timeout) => work.check_one("later", i, timed, handle.get()),
                     outcome => work.check_one("get_timeout", i, timed, outcome),
                 }
             }
@@ -617,8 +613,9 @@ fn consume(
         let next = if random.once_in(10) {
             match stream.next_timeout(Duration::from_micros(random.next() % 300)) {
                 // The call's own time ends the stream; then the next look shows it.
-                Some(Err(Error::Timeout)) if !timed => continue,
-                next => next,
+                Err(Error::Timeout) => continue,
+                Ok(next) => next,
+                Err(error) => panic!("{error:?}"),
             }
         } else {
             stream.next()
@@ -632,7 +629,7 @@ fn consume(
             Some(Err(Error::Panicked(panic))) => {
                 panic.index().map(|i| i as u64).filter(|i| *i < n && work.fails(*i))
             }
-            Some(Err(Error::Timeout)) if timed => continue,
+            Some(Err(Error::DeadlineExceeded)) if timed => continue,
             Some(Err(error)) if world.is_the_end(&error, timed) => {
                 if let Some(more) = stream.next() {
                     world.fault(format!("after {error:?} a stream went on with {more:?}"));

@@ -171,7 +171,7 @@ fn p07_ten_items_then_none_for_ever() {
             for _ in 0..5 {
                 assert!(ordered.next().is_none());
                 assert!(unordered.next().is_none());
-                assert!(ordered.next_timeout(Duration::ZERO).is_none());
+                assert!(ordered.next_timeout(Duration::ZERO).unwrap().is_none());
             }
         }
     });
@@ -208,12 +208,12 @@ fn p07_a_next_that_timed_out_loses_nothing() {
                 for _ in 0..3 {
                     let start = Instant::now();
                     let timeout = Duration::from_millis(20);
-                    assert_matches!(stream.next_timeout(timeout), Some(Err(Error::Timeout)));
+                    assert_matches!(stream.next_timeout(timeout), Err(Error::Timeout));
                     assert!(start.elapsed() >= timeout);
                 }
                 opener.open();
                 let mut seen = Vec::new();
-                while let Some(result) = stream.next_timeout(LONG) {
+                while let Some(result) = stream.next_timeout(LONG).unwrap() {
                     seen.push(result.unwrap());
                 }
                 seen.sort_unstable();
@@ -295,7 +295,7 @@ fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
                 assert_eq!(seen.pulled(), 0, "nothing is pulled before the first next");
                 for _ in 0..3 {
                     let soon = Duration::from_millis(2);
-                    assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+                    assert_matches!(stream.next_timeout(soon), Err(Error::Timeout));
                     assert_eq!(seen.pulled(), window, "{kind:?}");
                 }
                 drop(opener);
@@ -992,7 +992,7 @@ fn a_slow_input_holds_no_result_back() {
             let (input, seen) = counting((0..).inspect(|_| sleep(Duration::from_millis(5))));
             let mut stream = pool.buffersize(4).imap(f, input);
             while seen.pulled() < 4 {
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
             }
             opener.open();
             assert!(eventually(|| done.get() == 4));
@@ -1019,7 +1019,7 @@ fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_
                 let mut stream = stream(pool.buffersize(WINDOW), ordered, |x| x, input);
                 let (mut opener, held) = hold(&pool, kind.workers());
                 while seen.pulled() < WINDOW {
-                    assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                    assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
                 }
                 opener.open();
                 held.into_iter().for_each(|held| held.get().unwrap());
@@ -1045,7 +1045,7 @@ fn a_fast_input_is_not_asked_while_there_are_results() {
                 let (input, seen) = counting(0..1000);
                 let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
                 let (mut opener, held) = hold(&pool, kind.workers());
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
                 assert_eq!(seen.pulled(), window);
                 opener.open();
                 held.into_iter().for_each(|held| held.get().unwrap());
@@ -1085,7 +1085,7 @@ fn no_result_of_an_unordered_stream_is_out_of_sight() {
         assert!((0..FAST).all(|_| stream.next().unwrap().unwrap() < FAST));
         let mut nap = || {
             let soon = Duration::from_millis(5);
-            assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+            assert_matches!(stream.next_timeout(soon), Err(Error::Timeout));
         };
         // A consumer that has waited in vain has a chunk split when its worker is through with an item.
         nap();
@@ -1095,13 +1095,13 @@ fn no_result_of_an_unordered_stream_is_out_of_sight() {
         let [(older, answer), (younger, younger_answer)] = first;
         drop(answer);
         let second = arrived.recv_timeout(LONG).unwrap();
-        assert_eq!(stream.next_timeout(LONG).unwrap().unwrap(), older);
+        assert_eq!(stream.next_timeout(LONG).unwrap().unwrap().unwrap(), older);
         // The consumer finds the pieces.
         let soon = Duration::from_millis(5);
-        assert_matches!(stream.next_timeout(soon), Some(Err(Error::Timeout)));
+        assert_matches!(stream.next_timeout(soon), Err(Error::Timeout));
         drop(younger_answer);
         let third = arrived.recv_timeout(LONG).unwrap();
-        assert_eq!(stream.next_timeout(LONG / 4).unwrap().unwrap(), younger);
+        assert_eq!(stream.next_timeout(LONG / 4).unwrap().unwrap().unwrap(), younger);
         drop((arrived, second, third));
         assert_eq!(stream.map(Result::unwrap).count(), 10_000 - 2);
     });
@@ -1117,10 +1117,7 @@ fn a_next_with_a_timeout_does_not_wait_for_the_whole_window() {
             let input = (0..).inspect(|_| sleep(Duration::from_millis(10)));
             let mut stream = pool.buffersize(200).imap(move |_: u64| gate.pass(), input);
             let start = Instant::now();
-            assert_matches!(
-                stream.next_timeout(Duration::from_millis(30)),
-                Some(Err(Error::Timeout))
-            );
+            assert_matches!(stream.next_timeout(Duration::from_millis(30)), Err(Error::Timeout));
             let took = start.elapsed();
             assert!(took < Duration::from_secs(1), "{kind:?}: {took:?} of 2 s for the window");
             drop(opener);
@@ -1144,7 +1141,7 @@ fn the_timeout_of_the_call_ends_the_stream() {
             let took = start.elapsed();
             assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5));
             let (last, values) = results.split_last().unwrap();
-            assert_matches!(last, Err(Error::Timeout));
+            assert_matches!(last, Err(Error::DeadlineExceeded));
             assert!(values.iter().all(Result::is_ok));
             assert!(stream.next().is_none());
             assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
@@ -1160,14 +1157,14 @@ fn next_timeout_at_the_ends_of_its_range() {
             let mut seen = Vec::new();
             loop {
                 match stream.next_timeout(Duration::ZERO) {
-                    Some(Ok(value)) => seen.push(value),
-                    Some(Err(error)) => assert_matches!(error, Error::Timeout),
-                    None => break,
+                    Ok(Some(value)) => seen.push(value.unwrap()),
+                    Err(error) => assert_matches!(error, Error::Timeout),
+                    Ok(None) => break,
                 }
             }
             assert_eq!(seen, [0, 1, 2]);
             let mut stream = pool.imap(|x| x, 0..3);
-            assert_eq!(stream.next_timeout(Duration::MAX).unwrap().unwrap(), 0);
+            assert_eq!(stream.next_timeout(Duration::MAX).unwrap().unwrap().unwrap(), 0);
         }
     });
 }
@@ -1198,7 +1195,7 @@ fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
                 };
 
                 let (pool, opener, progress, mut stream) = begin(Duration::MAX);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
                 opener.wait_for(kind.workers());
                 pool.terminate();
                 assert_matches!(stream.next(), Some(Err(Error::Terminated)));
@@ -1208,7 +1205,7 @@ fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
                 assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, dropped");
 
                 let (_pool, _opener, progress, mut stream) = begin(Duration::from_millis(300));
-                assert_matches!(stream.next(), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next(), Some(Err(Error::DeadlineExceeded)));
                 assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, timed out");
             }
         }
@@ -1253,7 +1250,7 @@ fn what_has_not_begun_is_dropped_with_the_stream() {
                 let f = move |item: common::Counted| item.value() + captured.value();
                 let input = (0..).map(move |i| makes.make(i));
                 let mut stream = stream(pool.buffersize(50), ordered, f, input);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
                 assert_eq!(drops.alive(), 51);
                 drop(stream);
                 assert_eq!(drops.alive(), 0, "{kind:?}");
@@ -1283,7 +1280,7 @@ fn what_is_done_and_not_handed_out_is_dropped_with_the_stream() {
             let mut stream = stream(pool.buffersize(20).chunksize(1), ordered, f, 0..);
             // Nothing is done, so all that the window holds is pulled.
             let (held, _task) = hold(&pool, 1);
-            assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+            assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
             drop(held);
             stream.next().unwrap().unwrap();
             opener.wait_for(1);
@@ -1373,10 +1370,7 @@ fn a_running_item_can_see_that_its_stream_was_dropped() {
                     said.send(is_cancelled()).unwrap();
                 };
                 let mut stream = stream(pool.buffersize(1), ordered, f, 0..);
-                assert_matches!(
-                    stream.next_timeout(Duration::from_millis(5)),
-                    Some(Err(Error::Timeout))
-                );
+                assert_matches!(stream.next_timeout(Duration::from_millis(5)), Err(Error::Timeout));
                 begins.recv_timeout(LONG).unwrap();
                 drop(stream);
                 assert!(says.recv_timeout(LONG).unwrap(), "{kind:?}");
@@ -1398,7 +1392,7 @@ fn dropping_a_stream_skips_what_has_not_begun() {
                 gate.pass();
             };
             let mut stream = pool.buffersize(100).imap(f, 0..);
-            assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
+            assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
             opener.wait_for(kind.workers());
             drop(stream);
             drop(opener);
@@ -1709,8 +1703,8 @@ fn items_and_results_whose_drop_panics() {
             let (opener, held) = hold(&pool, kind.workers());
             let mut stream = pool.buffersize(10).imap(|bomb| bomb, (0..10).map(|_| Bomb));
             assert_matches!(
-                stream.next_timeout(Duration::ZERO).map(|result| result.map(std::mem::forget)),
-                Some(Err(Error::Timeout))
+                stream.next_timeout(Duration::ZERO).map(std::mem::forget),
+                Err(Error::Timeout)
             );
             drop(stream);
             drop(opener);

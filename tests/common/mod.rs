@@ -438,7 +438,7 @@ pub(crate) fn assert_no_threads(name: &str) {
 #[track_caller]
 pub(crate) fn panicked<T: fmt::Debug>(result: Result<T, Error>) -> (Option<usize>, String) {
     match result {
-        Err(Error::Panicked(panic)) => (panic.index(), panic.message()),
+        Err(Error::Panicked(panic)) => (panic.index(), panic.message().to_owned()),
         other => panic!("not a panic: {other:?}"),
     }
 }
