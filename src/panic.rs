@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::raw;
@@ -176,6 +176,10 @@ impl fmt::Display for Panic {
 }
 
 impl std::error::Error for Panic {}
+
+// What was thrown is given away whole, or looked at.
+impl UnwindSafe for Panic {}
+impl RefUnwindSafe for Panic {}
 
 #[cfg(test)]
 mod tests {

@@ -763,7 +763,7 @@ impl Pool {
     }
 }
 
-// A panic of the user's code is caught at the task; no state of the pool is ever half changed.
+// See `Workers`.
 impl UnwindSafe for Pool {}
 impl RefUnwindSafe for Pool {}
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -526,6 +527,10 @@ impl Turn {
         }
     }
 }
+
+// A panic of the user's code is caught at the task; no state of the pool is ever half changed.
+impl UnwindSafe for Workers {}
+impl RefUnwindSafe for Workers {}
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

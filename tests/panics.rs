@@ -306,7 +306,7 @@ struct Work {
     cell: Cell,
     // Weak, so that no worker has to drop the pool.
     pool: Weak<Pool>,
-    local: Arc<WorkerLocal<Bomb>>,
+    local: Arc<Local>,
     drops: Drops,
     _own: Bomb,
 }
@@ -440,20 +440,22 @@ struct Trial {
     cell: Cell,
     held: RefCell<Option<(Opener, Vec<AsyncResult<()>>)>>,
     pool: Arc<Pool>,
-    local: Arc<WorkerLocal<Bomb>>,
+    local: Arc<Local>,
     drops: Drops,
     asked: Counter,
     called: Counter,
 }
 
+type Local = WorkerLocal<Bomb, Box<dyn Fn() -> Bomb + Send + Sync>>;
+
 impl Trial {
     fn new(cell: Cell) -> Self {
         let drops = Drops::default();
         let make = drops.clone();
-        let local = WorkerLocal::new(move || {
+        let local: Local = WorkerLocal::new(Box::new(move || {
             assert!(cell.fault != LocalInit, "{ON_PURPOSE}");
             Bomb::new(&make, 0, true)
-        });
+        }));
         let mut builder = cell.kind.builder();
         if INITIALIZERS.contains(&cell.fault) {
             builder = builder.initializer(Args::use_them, (Args::new(cell.fault, 1, &drops),));
@@ -545,7 +547,6 @@ impl Trial {
                 let f = move |item| Ok::<_, Error>(work.run(item));
                 vec![seen(options.try_map(f, input).map_err(|error| match error {
                     TryError::Pool(error) | TryError::Item { error, .. } => error,
-                    other => unreachable!("{other}"),
                 }))]
             }),
             Verb::Apply => vec![seen(options.apply(f!(), (one(),)))],

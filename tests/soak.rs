@@ -178,7 +178,7 @@ struct Shared {
     unsteady: bool,
     /// How many nested operations may still be begun.
     fuel: AtomicUsize,
-    local: WorkerLocal<Token>,
+    local: WorkerLocal<Token, Box<dyn Fn() -> Token + Send + Sync>>,
     /// Held by tasks around rayon code.
     locks: [Mutex<u64>; 2],
     /// Threads may keep their pool, and so the round has to end it.
@@ -207,7 +207,7 @@ fn round(seed: u64) -> Vec<String> {
         faults: Mutex::default(),
         unsteady,
         fuel: AtomicUsize::new(scaled(200)),
-        local: WorkerLocal::new(move || makes.make(0)),
+        local: WorkerLocal::new(Box::new(move || makes.make(0))),
         locks: Default::default(),
         keeps,
     }));

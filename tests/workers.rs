@@ -662,7 +662,7 @@ fn a_task_on_top_of_another_has_a_value_of_its_own() {
         for kind in ALL {
             let pool = Arc::new(kind.pool());
             // True while somebody uses it.
-            let local = Arc::new(WorkerLocal::new(|| (false, 0)));
+            let local: Arc<WorkerLocal<(bool, usize)>> = Arc::new(WorkerLocal::default());
             fn nest(
                 pool: &Arc<Pool>,
                 local: &Arc<WorkerLocal<(bool, usize)>>,
