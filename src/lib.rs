@@ -203,80 +203,39 @@
 // On docs.rs, each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod apply;
-#[cfg(feature = "ndarray")]
-mod array;
-mod as_completed;
-mod attendant;
-mod builder;
-mod call;
-mod cell;
-mod chunk;
-mod chunked;
-mod context;
-mod engine;
 mod error;
-mod global;
-mod idle;
-mod imap;
-mod insights;
-mod items;
-mod iterable;
+mod input;
 mod map;
-mod map_async;
 #[cfg(feature = "mpi")]
 pub mod mpi;
-mod options;
+mod numeric;
+mod observe;
 mod panic;
 mod pool;
-mod progress;
-mod queue;
 mod raw;
-mod reduce;
-mod result;
-mod runners;
-mod scope;
-mod seed;
-mod source;
-mod span;
-mod spare;
-mod stack;
-mod star;
-mod starts;
+mod scheduler;
 mod stream;
 mod sync;
-mod terms;
-mod threads;
-mod wait;
-mod watch;
-mod worker;
-mod worker_local;
-mod workers;
+mod task;
 
-pub use as_completed::{AsCompleted, Handle, as_completed};
-pub use builder::{Builder, InitializerOutput};
-pub use context::Context;
 pub use error::{Error, TryError};
-pub use global::{
-    apply, apply_async, global, imap, imap_unordered, install, map, map_async, map_into, reduce,
-    scope, starmap, starmap_async, sum, try_map,
+pub use input::{Apply, Collection, Iterable, Parallel, Sequential, Star};
+pub use numeric::{Seed, Seeded};
+pub use observe::{Bottleneck, CallInsights, Insights, LongItems, Progress, WorkerInsights};
+pub use panic::Panic;
+pub use pool::{
+    Builder, InitializerOutput, Options, Pool, Scope, ScopedResult, apply, apply_async, global,
+    imap, imap_unordered, install, map, map_async, map_into, reduce, scope, starmap, starmap_async,
+    sum, try_map,
 };
-pub use imap::Imap;
+pub use scheduler::{
+    Context, CurrentTask, WorkerId, WorkerLocal, current_task, current_worker, is_cancelled,
+};
+pub use stream::Imap;
 #[cfg(feature = "futures")]
 #[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
-pub use imap::ImapStream;
-pub use insights::{Bottleneck, CallInsights, Insights, LongItems, WorkerInsights};
-pub use iterable::{Collection, Iterable, Parallel, Sequential};
-pub use options::Options;
-pub use panic::Panic;
-pub use pool::Pool;
-pub use progress::Progress;
-pub use result::AsyncResult;
-pub use scope::{Scope, ScopedResult};
-pub use seed::{Seed, Seeded};
-pub use star::{Apply, Star};
-pub use worker::{CurrentTask, WorkerId, current_task, current_worker, is_cancelled};
-pub use worker_local::WorkerLocal;
+pub use stream::ImapStream;
+pub use task::{AsCompleted, AsyncResult, Handle, as_completed};
 
 // All code in the texts is tested.
 #[cfg(doctest)]

@@ -9,14 +9,14 @@ use ::mpi::environment::{self, Universe};
 use ::mpi::topology::{Communicator, SimpleCommunicator};
 use ::mpi::{Threading, is_finalized, is_initialized};
 
-use crate::context::Context;
 use crate::error::Error;
 use crate::mpi::core::Core;
 use crate::mpi::error::MpiError;
-use crate::mpi::link::{Event, Link};
-use crate::mpi::wire::{self, Header, Kind};
+use crate::mpi::{link::Event, link::Link};
+use crate::mpi::{wire, wire::Header, wire::Kind};
 use crate::pool::Pool;
 use crate::raw;
+use crate::scheduler::Context;
 
 /// MPI as this thread has started it. It lives as long as the thread, for it can be started only once in
 /// the life of a process, and there may be another pool.
@@ -83,7 +83,7 @@ pub(crate) fn launch(plan: &Plan) -> Result<(Core, Pool), MpiError> {
     if plan.processes == Some(0) {
         return Err(MpiError::Pool(Error::InvalidArgument("a rank needs at least 1 worker")));
     }
-    if crate::worker::current().is_some() {
+    if crate::scheduler::current().is_some() {
         return Err(MpiError::Busy);
     }
     let link = STARTED.with(|started| {

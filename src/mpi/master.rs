@@ -11,10 +11,10 @@ use crate::mpi::core::Call;
 use crate::mpi::error::MpiError;
 use crate::mpi::options::MpiOptions;
 use crate::mpi::pool::MpiPool;
-use crate::mpi::serve::{Serve, Served};
 use crate::mpi::stream::MpiImap;
-use crate::mpi::task::{Job, Typed};
-use crate::mpi::wire::{Header, Portable};
+use crate::mpi::{serve::Serve, serve::Served};
+use crate::mpi::{task::Job, task::Typed};
+use crate::mpi::{wire::Header, wire::Portable};
 
 /// The closures of a program of which rank 0 alone runs the body.
 ///

@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::error::Error;
-use crate::mpi::core::{Call, Core};
+use crate::input::Star;
 use crate::mpi::error::MpiError;
 use crate::mpi::pool::MpiPool;
-use crate::mpi::root::{Root, Settings};
-use crate::mpi::serve::{Part, Serve, Served};
 use crate::mpi::stream::MpiImap;
-use crate::mpi::task::{self, Typed, Work};
-use crate::mpi::wire::{self, Header, Portable};
-use crate::star::Star;
+use crate::mpi::{core::Call, core::Core};
+use crate::mpi::{root::Root, root::Settings};
+use crate::mpi::{serve::Part, serve::Serve, serve::Served};
+use crate::mpi::{task, task::Typed, task::Work};
+use crate::mpi::{wire, wire::Header, wire::Portable};
 
 /// A pool of ranks with options for the next calls, which it has the same verbs for.
 ///

@@ -4,14 +4,14 @@ use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::input::Star;
 use crate::mpi::core::Core;
 use crate::mpi::error::MpiError;
-use crate::mpi::launch::{self, Plan};
 use crate::mpi::options::MpiOptions;
 use crate::mpi::stream::MpiImap;
 use crate::mpi::wire::Portable;
+use crate::mpi::{launch, launch::Plan};
 use crate::pool::Pool;
-use crate::star::Star;
 
 /// A pool of the ranks of an MPI job, each with workers of its own.
 ///

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use crate::mpi::core::{Call, Core};
+use crate::map::reserved;
 use crate::mpi::error::MpiError;
 use crate::mpi::handout::Handout;
-use crate::mpi::link::{Event, NAP};
-use crate::mpi::task::{self, Output};
-use crate::mpi::wire::{self, Header, Kind, Portable};
+use crate::mpi::{core::Call, core::Core};
+use crate::mpi::{link::Event, link::NAP};
+use crate::mpi::{task, task::Output};
+use crate::mpi::{wire, wire::Header, wire::Kind, wire::Portable};
 use crate::panic::{Panic, catch, discard};
-use crate::source::reserved;
 
 /// One call, as far as rank 0 is concerned.
 pub(crate) struct Root<'p, 's, I: Iterator, R> {

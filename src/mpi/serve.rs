@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use crate::mpi::core::Core;
 use crate::mpi::error::MpiError;
 use crate::mpi::link::Event;
-use crate::mpi::wire::{Header, Kind};
+use crate::mpi::{wire::Header, wire::Kind};
 
 /// One call, as far as a rank serves it.
 pub(crate) struct Serve<'c> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::mpi::error::MpiError;
-use crate::mpi::wire::{self, HEADER, Header, Kind, Portable};
+use crate::mpi::{wire, wire::HEADER, wire::Header, wire::Kind, wire::Portable};
 use crate::panic::{Panic, catch, discard};
 
 /// What became of the items of a chunk.

@@ -13,8 +13,8 @@ use std::mem::MaybeUninit;
 use crossbeam_utils::CachePadded;
 
 use crate::panic::discard;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Arc, UnsafeCell};
+use crate::sync::{atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 
 /// A lane for `len` results.
 pub(crate) fn lane<T>(len: usize) -> (Writer<T>, Reader<T>) {

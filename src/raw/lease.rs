@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::call::Pending;
 use crate::error::Error;
 use crate::panic::{catch, discard};
-use crate::queue::{Task, Ticket};
-use crate::result::AsyncResult;
+use crate::scheduler::Worker;
+use crate::scheduler::{Task, Ticket};
 use crate::sync::{Instant, Mutex, lock};
-use crate::worker::Worker;
+use crate::task::AsyncResult;
+use crate::task::Pending;
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
 pub(crate) struct Leases<'scope, 'env: 'scope> {
@@ -285,7 +285,7 @@ mod models {
     struct Borrower<'s> {
         stack: &'s Stack,
         begun: Mutex<bool>,
-        told: Arc<crate::wait::Event>,
+        told: Arc<crate::scheduler::Event>,
     }
 
     impl<'s> Borrower<'s> {
@@ -342,7 +342,7 @@ mod models {
             self.0.map(|queue| take_one(queue, false));
         }
         fn wait(&self, _: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
-            crate::wait::until(None, ready)
+            crate::scheduler::until(None, ready)
         }
         fn has_ended(&self) -> bool {
             false

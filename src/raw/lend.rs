@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::queue::Tickets;
+use crate::scheduler::Tickets;
+use crate::scheduler::Worker;
+use crate::scheduler::park;
 use crate::sync::{Mutex, lock};
-use crate::wait;
-use crate::worker::Worker;
 
 /// What [`lend`] hands to the workers: work that several threads may join.
 pub(crate) trait Job: Sync {
@@ -97,7 +97,7 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
     impl Drop for Owner {
         fn drop(&mut self) {
             lock(&self.0.state).job = None;
-            wait::until(None, |waker| self.0.poll_idle(waker));
+            park::until(None, |waker| self.0.poll_idle(waker));
         }
     }
 
@@ -167,7 +167,7 @@ mod models {
             let thread = lend(&job, |loan| {
                 let other = Arc::clone(loan);
                 let thread = thread::spawn(move || other.join(&worker()));
-                wait::until(None, |waker| {
+                park::until(None, |waker| {
                     let idle = loan.poll_idle(waker);
                     let _inside = lock(&job.inside);
                     // SAFETY: under the lock.

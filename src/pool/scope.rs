@@ -1,0 +1,314 @@
+//! Work that goes on by itself and borrows from the stack.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::options::Options;
+use crate::error::Error;
+use crate::input::Apply;
+use crate::input::Iterable;
+use crate::map::map_async;
+use crate::raw::{self, Bound, Lease, Leases};
+use crate::scheduler::Workers;
+use crate::scheduler::{Task, Ticket};
+use crate::scheduler::{Worker, worker};
+use crate::stream::Imap;
+use crate::sync::Instant;
+use crate::task::AsyncResult;
+use crate::task::{Kind, Pending, refused, submit_by};
+
+/// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
+/// with closures and items that may borrow what lives longer than the scope.
+///
+/// Not even leaking the handles and streams lets anything outlive what it borrows: the scope waits for
+/// its tasks and not for its handles. (A stream that is leaked is done with what it has pulled.)
+///
+/// A small value to be copied, also into its own tasks, which may submit more.
+///
+/// ```
+/// let pool = parpool::Pool::new(2)?;
+/// let xs = vec![1, 2, 3, 4];
+/// let (left, right) = xs.split_at(2);
+/// let sums = pool.scope(|s| {
+///     let left = s.apply_async(|| left.iter().sum::<i32>(), ());
+///     let right = s.apply_async(|| right.iter().sum::<i32>(), ());
+///     (left.get().unwrap(), right.get().unwrap())
+/// });
+/// assert_eq!(sums, (3, 7));
+/// # Ok::<(), parpool::Error>(())
+/// ```
+///
+/// What does not live long enough does not compile:
+///
+/// ```compile_fail,E0597
+/// # let pool = parpool::Pool::new(2).unwrap();
+/// pool.scope(|s| {
+///     let short = vec![1, 2, 3];
+///     let _ = s.apply_async(|| short.len(), ());
+/// });
+/// ```
+///
+/// nor do handles and streams leave the scope:
+///
+/// ```compile_fail
+/// # let pool = parpool::Pool::new(2).unwrap();
+/// let text = String::from("borrowed");
+/// let handle = pool.scope(|s| s.apply_async(|| text.len(), ()));
+/// ```
+///
+/// ```compile_fail
+/// # let pool = parpool::Pool::new(2).unwrap();
+/// let text = String::from("borrowed");
+/// let stream = pool.scope(|s| s.imap(|i| i + text.len(), 0..10));
+/// ```
+#[derive(Clone, Copy)]
+pub struct Scope<'scope, 'env: 'scope> {
+    options: Options<'env>,
+    leases: &'scope Leases<'scope, 'env>,
+}
+
+pub(crate) fn scope<'env, F, R>(options: Options<'env>, body: F) -> R
+where
+    F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
+{
+    let workers = options.workers;
+    let end = End { workers, this_worker: workers.this_worker() };
+    raw::scope(&end, |leases| body(Scope { options, leases }))
+}
+
+/// The end of a scope. A task that nobody has begun is run here, if this is a worker, and skipped as soon as nobody
+/// shall wait for it any more.
+struct End<'w> {
+    workers: &'w Arc<Workers>,
+    this_worker: Option<&'w Worker>,
+}
+
+impl raw::End for End<'_> {
+    fn begin(&self, lease: &Lease) {
+        let workers = self.workers;
+        let late = || lease.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if self.this_worker.is_none() && !self.has_ended() && !late() {
+            return;
+        }
+        let _open = self.this_worker.map(|worker| workers.keep_open(worker));
+        let Some(entry) = lease.take_ticket().and_then(|ticket| workers.withdraw(ticket)) else {
+            return;
+        };
+        match self.this_worker {
+            // Which skips it by itself, if it is to be.
+            Some(worker) => worker::run(entry, worker),
+            None if self.has_ended() => worker::skip(entry, workers.ended()),
+            None => worker::skip(entry, Error::DeadlineExceeded),
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
+        let _waiting = self.workers.waiting();
+        self.workers.wait(deadline, ready)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.workers.is_terminated()
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// As [`Pool::apply_async`](crate::Pool::apply_async); may borrow. A panic of `f` is the handle's.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let name = String::from("world");
+    /// let greeting = pool.scope(|s| s.apply_async(|| format!("hello {name}"), ()).get());
+    /// assert_eq!(greeting?, "hello world");
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn apply_async<F, A>(&self, f: F, args: A) -> ScopedResult<'scope, F::Output>
+    where
+        F: Apply<A, Output: Send + 'scope> + Send + 'scope,
+        A: Send + 'scope,
+    {
+        ScopedResult::new(match self.options.order_apply() {
+            Ok(order) => {
+                let work = move || Ok(f.apply(args));
+                submit_by(&order, Kind::Task, work, |task| self.submit(task))
+            }
+            Err(error) => refused(self.options.workers, error),
+        })
+    }
+
+    /// As [`Pool::map_async`](crate::Pool::map_async); may borrow. A panic of `f` is the handle's.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let (xs, factor) = (vec![1, 2, 3], 10);
+    /// let scaled = pool.scope(|s| s.map_async(|x| x * factor, &xs).get());
+    /// assert_eq!(scaled?, [10, 20, 30]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map_async<M, I, F, R>(&self, f: F, items: I) -> ScopedResult<'scope, Vec<R>>
+    where
+        I: Iterable<M> + Send + 'scope,
+        I::Item: 'scope,
+        F: Fn(I::Item) -> R + Send + Sync + 'scope,
+        R: Send + 'scope,
+    {
+        ScopedResult::new(match self.options.order_async("map_async") {
+            Ok(order) => map_async(&order, self.submitter(), f, items),
+            Err(error) => refused(self.options.workers, error),
+        })
+    }
+
+    /// As [`Pool::imap`](crate::Pool::imap); closure and items may borrow. A panic of `f` is its item's.
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    ///
+    /// let pool = parpool::Pool::new(2)?;
+    /// let stop_words = ["the", "a"];
+    /// let input = "the cat\na dog\n".as_bytes();
+    /// let counts: Vec<usize> = pool.scope(|s| {
+    ///     let count = |line: String| line.split(' ').filter(|w| !stop_words.contains(w)).count();
+    ///     s.imap(count, input.lines().map_while(Result::ok)).map(Result::unwrap).collect()
+    /// });
+    /// assert_eq!(counts, [1, 1]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn imap<I, F, R>(&self, f: F, items: I) -> Imap<'scope, I::IntoIter, R>
+    where
+        I: IntoIterator<Item: Send + 'scope>,
+        F: Fn(I::Item) -> R + Send + Sync + 'scope,
+        R: Send + 'scope,
+    {
+        self.stream(true, f, items.into_iter())
+    }
+
+    /// As [`Pool::imap_unordered`](crate::Pool::imap_unordered); closure and items may borrow. A panic
+    /// of `f` is its item's.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let words = vec![String::from("a"), String::from("bc")];
+    /// let total = pool.scope(|s| s.imap_unordered(|w| w.len(), &words).map(Result::unwrap).sum::<usize>());
+    /// assert_eq!(total, 3);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn imap_unordered<I, F, R>(&self, f: F, items: I) -> Imap<'scope, I::IntoIter, R>
+    where
+        I: IntoIterator<Item: Send + 'scope>,
+        F: Fn(I::Item) -> R + Send + Sync + 'scope,
+        R: Send + 'scope,
+    {
+        self.stream(false, f, items.into_iter())
+    }
+
+    fn stream<I, F, R>(&self, ordered: bool, f: F, items: I) -> Imap<'scope, I, R>
+    where
+        I: Iterator<Item: Send + 'scope>,
+        F: Fn(I::Item) -> R + Send + Sync + 'scope,
+        R: Send + 'scope,
+    {
+        self.options.stream_by(ordered, self.submitter(), f, items)
+    }
+
+    fn submit(&self, task: Arc<dyn Task + 'scope>) -> Result<Ticket, Error> {
+        self.submitter()(task)
+    }
+
+    /// The same for calls that submit more tasks later.
+    fn submitter(
+        &self,
+    ) -> impl Fn(Arc<dyn Task + 'scope>) -> Result<Ticket, Error> + Send + Sync + use<'scope, 'env>
+    {
+        let (workers, leases) = (Arc::clone(self.options.workers), self.leases);
+        let deadline = self.options.deadline().ok().flatten();
+        move |task| leases.lease(task, deadline, |lease| workers.submit(lease))
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The result of a [`Scope`]'s `apply_async` or `map_async`: an [`AsyncResult`] that cannot leave the
+/// scope, with the same methods but for the callbacks.
+///
+/// ```
+/// let pool = parpool::Pool::new(1)?;
+/// let (xs, mut sum) = (vec![1, 2, 3], 0);
+/// pool.scope(|s| {
+///     let result = s.apply_async(|| xs.iter().sum::<i32>(), ());
+///     result.wait();
+///     assert!(result.ready() && result.successful().unwrap());
+///     sum = result.get().unwrap();
+/// });
+/// assert_eq!(sum, 6);
+/// # Ok::<(), parpool::Error>(())
+/// ```
+#[must_use = "dropping the handle throws the result away; the work is done all the same"]
+pub struct ScopedResult<'scope, T>(Bound<'scope, T>);
+
+impl<'scope, T> ScopedResult<'scope, T> {
+    fn new(task: Arc<dyn Pending<T> + 'scope>) -> Self {
+        ScopedResult(Bound::new(task))
+    }
+
+    /// See [`AsyncResult::get`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let word = String::from("abc");
+    /// assert_eq!(pool.scope(|s| s.apply_async(|| word.len(), ()).get())?, 3);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn get(mut self) -> Result<T, Error> {
+        self.0.handle_mut().wait_and_take()
+    }
+
+    /// See [`AsyncResult::get_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let word = String::from("abc");
+    /// let minute = std::time::Duration::from_secs(60);
+    /// assert_eq!(pool.scope(|s| s.apply_async(|| word.len(), ()).get_timeout(minute))?, 3);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
+        self.0.handle_mut().get_timeout(timeout)
+    }
+}
+
+impl<T> Deref for ScopedResult<'_, T> {
+    type Target = AsyncResult<T>;
+
+    fn deref(&self) -> &AsyncResult<T> {
+        self.0.handle()
+    }
+}
+
+impl<T> Future for ScopedResult<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(self.0.handle_mut()).poll(context)
+    }
+}
+
+impl<T> fmt::Debug for ScopedResult<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.handle().fmt(f)
+    }
+}
