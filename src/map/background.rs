@@ -22,12 +22,11 @@ use crate::error::{Error, only_pool};
 use crate::input::{Iterable, Visitor};
 use crate::panic::{Panic, catch, discard};
 use crate::raw::Room;
-use crate::scheduler::{Cancellable, Worker, worker};
-use crate::scheduler::{Task, TaskRef, Ticket, Tickets};
+use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Tickets, Worker, worker};
 use crate::sync::{Mutex, lock};
-use crate::task::{Callback, Cell, Outcome, Wake};
-use crate::task::{Kind, Pending, poll, refused, submit_by};
-use crate::task::{Order, Terms};
+use crate::task::{
+    Callback, Cell, Kind, Order, Outcome, Pending, Terms, Wake, poll, refused, submit_by,
+};
 
 /// Submits `f` over `items`.
 ///

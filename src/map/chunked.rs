@@ -15,12 +15,9 @@ use super::engine::{FEWER, MORE};
 use crate::error::Error;
 use crate::input::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
-use crate::scheduler::{Cancellable, Worker, worker};
-use crate::scheduler::{Task, TaskRef, Ticket, Tickets};
+use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Tickets, Worker, worker};
 use crate::sync::{Instant, Mutex, lock};
-use crate::task::{Callback, Cell, Outcome, Wake};
-use crate::task::{Order, Terms};
-use crate::task::{Pending, poll, refused};
+use crate::task::{Callback, Cell, Order, Outcome, Pending, Terms, Wake, poll, refused};
 
 /// Submits `f` over `items` in chunks.
 ///

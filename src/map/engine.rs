@@ -22,10 +22,7 @@ use crate::error::{Error, TryError};
 use crate::observe::Observer;
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::raw::{self, Job, Loan, Run};
-use crate::scheduler::Task;
-use crate::scheduler::Workers;
-use crate::scheduler::park;
-use crate::scheduler::{Cancellable, Worker, worker};
+use crate::scheduler::{Cancellable, Task, Worker, Workers, park, worker};
 use crate::sync::{Instant, Mutex, lock};
 use crate::task::Terms;
 

@@ -116,10 +116,10 @@ impl IdleSet {
 
 #[cfg(all(test, loom))]
 pub(crate) mod models {
-    use super::items::Batch;
-    use super::leftovers::{Left, Spares};
-    use super::source::{Block, Out};
     use super::*;
+    use crate::map::items::Batch;
+    use crate::map::leftovers::{Left, Spares};
+    use crate::map::source::{Block, Out};
     use crate::sync::{Arc, Mutex, lock, model};
     use loom::sync::Condvar;
     use loom::thread;

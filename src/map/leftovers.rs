@@ -7,8 +7,7 @@ use super::chunk_size::Cut;
 use super::items::{Batch, Items};
 use super::source::{Block, Out};
 use crate::panic::discard;
-use crate::sync::{Mutex, lock};
-use crate::sync::{atomic::AtomicBool, atomic::Ordering};
+use crate::sync::{Mutex, atomic::AtomicBool, atomic::Ordering, lock};
 
 /// The items of a block, or some of them that were taken out and not run.
 pub(crate) enum Left<I: Items> {
@@ -127,10 +126,10 @@ fn split_front<'r, I: Items, R>(
 
 #[cfg(all(test, loom))]
 mod models {
-    use super::idle::models::Pair;
-    use super::items::{Begun, Drained};
-    use super::source::Claim;
     use super::*;
+    use crate::map::idle::models::Pair;
+    use crate::map::items::{Begun, Drained};
+    use crate::map::source::Claim;
     use crate::sync::{Arc, Instant, model, model_within};
     use loom::thread;
     use std::ops::Range;

@@ -10,8 +10,9 @@ use super::chunk_size::Cut;
 use super::items::{Batch, Indexed, Items};
 use crate::panic::{Payload, catch, discard};
 use crate::raw::{Run, Slots};
-use crate::sync::{Mutex, MutexGuard, lock};
-use crate::sync::{atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
+use crate::sync::{
+    Mutex, MutexGuard, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering, lock,
+};
 
 /// How many bytes of memory are reserved at once for items or results of which it is not known how many
 /// come. More is reserved as they do.
@@ -492,8 +493,8 @@ where
 
 #[cfg(all(test, loom))]
 mod models {
-    use super::idle::models::Pair;
     use super::*;
+    use crate::map::idle::models::Pair;
     use crate::sync::{Arc, model, model_within};
     use loom::thread;
     use std::ops::Range;

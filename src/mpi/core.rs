@@ -5,8 +5,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use crate::mpi::error::MpiError;
-use crate::mpi::{link::Event, link::Link};
-use crate::mpi::{wire::Header, wire::Kind};
+use crate::mpi::{link::Event, link::Link, wire::Header, wire::Kind};
 
 /// The part of a pool that a call has to itself.
 pub(crate) struct Core {

@@ -12,9 +12,9 @@ use crate::mpi::error::MpiError;
 use crate::mpi::options::MpiOptions;
 use crate::mpi::pool::MpiPool;
 use crate::mpi::stream::MpiImap;
-use crate::mpi::{serve::Serve, serve::Served};
-use crate::mpi::{task::Job, task::Typed};
-use crate::mpi::{wire::Header, wire::Portable};
+use crate::mpi::{
+    serve::Serve, serve::Served, task::Job, task::Typed, wire::Header, wire::Portable,
+};
 
 /// The closures of a program of which rank 0 alone runs the body.
 ///

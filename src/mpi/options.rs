@@ -10,11 +10,10 @@ use crate::input::Star;
 use crate::mpi::error::MpiError;
 use crate::mpi::pool::MpiPool;
 use crate::mpi::stream::MpiImap;
-use crate::mpi::{core::Call, core::Core};
-use crate::mpi::{root::Root, root::Settings};
-use crate::mpi::{serve::Part, serve::Serve, serve::Served};
-use crate::mpi::{task, task::Typed, task::Work};
-use crate::mpi::{wire, wire::Header, wire::Portable};
+use crate::mpi::{
+    core::Call, core::Core, root::Root, root::Settings, serve::Part, serve::Serve, serve::Served,
+    task, task::Typed, task::Work, wire, wire::Header, wire::Portable,
+};
 
 /// A pool of ranks with options for the next calls, which it has the same verbs for.
 ///

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::map::reserved;
 use crate::mpi::error::MpiError;
 use crate::mpi::handout::Handout;
-use crate::mpi::{core::Call, core::Core};
-use crate::mpi::{link::Event, link::NAP};
-use crate::mpi::{task, task::Output};
-use crate::mpi::{wire, wire::Header, wire::Kind, wire::Portable};
+use crate::mpi::{
+    core::Call, core::Core, link::Event, link::NAP, task, task::Output, wire, wire::Header,
+    wire::Kind, wire::Portable,
+};
 use crate::panic::{Panic, catch, discard};
 
 /// One call, as far as rank 0 is concerned.

@@ -8,8 +8,7 @@ use ndarray::{
 };
 
 use crate::error::Error;
-use crate::pool::Options;
-use crate::pool::Pool;
+use crate::pool::{Options, Pool};
 
 #[cfg_attr(docsrs, doc(cfg(feature = "ndarray")))]
 impl Pool {

@@ -7,7 +7,7 @@ use rayon::iter::IndexedParallelIterator;
 
 use crate::error::{Error, TryError};
 use crate::input::{Iterable, Visitor};
-use crate::pool::Options;
+use crate::pool::{Options, Pool};
 use crate::stream::Imap;
 use crate::task::AsyncResult;
 
@@ -276,6 +276,41 @@ impl<'p> Seeded<'p> {
         R: Send + 'static,
     {
         self.options.imap_unordered(seeded(self.seed, f), items.into_iter().enumerate())
+    }
+}
+
+impl Pool {
+    /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
+    /// this seed and the item's index. So random numbers do not depend on which worker draws them, nor
+    /// on how many there are.
+    ///
+    /// Its verbs are those of the pool that have items.
+    ///
+    /// Python: `SeedSequence(seed).spawn(len(xs))` of NumPy, zipped with the items.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let throw = |seed: parpool::Seed, _| 1 + seed.number() % 6;
+    /// let dice = pool.seed(2026).map(throw, 0..5)?;
+    /// assert_eq!(parpool::Pool::new(1)?.seed(2026).map(throw, 0..5)?, dice);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn seed(&self, seed: u64) -> Seeded<'_> {
+        self.options().seed(seed)
+    }
+}
+
+impl<'p> Options<'p> {
+    /// See [`Pool::seed`].
+    ///
+    /// ```
+    /// # let pool = parpool::Pool::new(2)?;
+    /// let numbers = pool.chunksize(2).seed(1).map(|seed, _| seed.number(), 0..3)?;
+    /// assert_eq!(numbers, pool.seed(1).map(|seed, _| seed.number(), 0..3)?);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn seed(self, seed: u64) -> Seeded<'p> {
+        Seeded::new(self, seed)
     }
 }
 

@@ -9,8 +9,6 @@ use std::time::Duration;
 use super::insights::{Record, Recorder, Span};
 use super::progress::{Count, Progress};
 use crate::panic::discard;
-use crate::scheduler::Worker;
-use crate::scheduler::Workers;
 use crate::sync::Instant;
 
 /// What a call is watched by.
@@ -38,20 +36,22 @@ const BEGUN: u8 = 2;
 const OVER: u8 = 3;
 
 impl Watch {
-    /// For a call of `workers`; `None` if there is nothing to watch it for.
+    /// For a call of a pool of `workers` workers, which writes its times down in `recorder`; `None` if there is nothing to
+    /// watch it for.
     pub(crate) fn new(
-        workers: &Workers,
+        workers: usize,
+        recorder: Option<&Recorder>,
         progress: Option<&Progress>,
         record: impl FnOnce(&Recorder) -> Arc<Record>,
     ) -> Option<Arc<Self>> {
-        let record = workers.recorder.as_ref().map(record);
+        let record = recorder.map(record);
         let watched = progress.is_some() || record.is_some();
         watched.then(|| Watch::of(workers, progress, record))
     }
 
     /// For a call whose handle says how far it is.
     pub(crate) fn of(
-        workers: &Workers,
+        workers: usize,
         progress: Option<&Progress>,
         record: Option<Arc<Record>>,
     ) -> Arc<Self> {
@@ -62,7 +62,7 @@ impl Watch {
             total: AtomicUsize::new(UNKNOWN),
             progress: progress.cloned(),
             record,
-            pause: Duration::from_micros(workers.count as u64),
+            pause: Duration::from_micros(workers as u64),
         })
     }
 
@@ -132,11 +132,10 @@ impl Watch {
         (self.done.get(), (total != UNKNOWN).then_some(total))
     }
 
-    /// What `worker` does in it, from now on.
-    pub(crate) fn observe(&self, worker: &Worker) -> Observer<'_> {
+    /// What the worker of this index does in it, from now on.
+    pub(crate) fn observe(&self, worker: usize) -> Observer<'_> {
         // ORDERING: set before the call is given to its workers.
         let counts = !self.by_hand.load(Ordering::Relaxed);
-        let worker = worker.index;
         Observer { watch: self, worker, counts, at: 0, fresh: 0, told: None, span: None }
     }
 

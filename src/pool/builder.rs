@@ -10,10 +10,7 @@ use super::pool::Pool;
 use crate::error::Error;
 use crate::input::Star;
 use crate::observe::Recorder;
-use crate::scheduler::Context;
-use crate::scheduler::threads;
-use crate::scheduler::worker;
-use crate::scheduler::{Initializer, Workers};
+use crate::scheduler::{Context, Initializer, Workers, threads, worker};
 use crate::sync::{Instant, Mutex, lock};
 
 /// The settings of a [`Pool`], all optional. Made by [`Pool::builder`].

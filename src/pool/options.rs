@@ -8,23 +8,14 @@ use std::time::Duration;
 use super::scope;
 use super::scope::Scope;
 use crate::error::{Error, TryError, only_pool};
-use crate::input::Iterable;
-use crate::input::{Apply, Star};
-use crate::map::map_async;
-use crate::map::{Reduce, Total, reduce};
-use crate::map::{map, map_into};
-use crate::numeric::Seeded;
-use crate::observe::Progress;
-use crate::observe::Watch;
-use crate::scheduler::Workers;
-use crate::scheduler::park;
-use crate::scheduler::{Task, Ticket};
+use crate::input::{Apply, Iterable, Star};
+use crate::map::{Reduce, Total, map, map_async, map_into, reduce};
+
+use crate::observe::{Progress, Record, Recorder, Watch};
+use crate::scheduler::{Task, Ticket, Workers, park};
 use crate::stream::{Imap, Settings};
 use crate::sync::Instant;
-use crate::task::Order;
-use crate::task::apply;
-use crate::task::submit;
-use crate::task::{AsyncResult, failed};
+use crate::task::{AsyncResult, Order, apply, failed, submit};
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
@@ -109,18 +100,6 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::seed`].
-    ///
-    /// ```
-    /// # let pool = parpool::Pool::new(2)?;
-    /// let numbers = pool.chunksize(2).seed(1).map(|seed, _| seed.number(), 0..3)?;
-    /// assert_eq!(numbers, pool.seed(1).map(|seed, _| seed.number(), 0..3)?);
-    /// # Ok::<(), parpool::Error>(())
-    /// ```
-    pub fn seed(self, seed: u64) -> Seeded<'p> {
-        Seeded::new(self, seed)
-    }
-
     /// The deadline of a call made now.
     pub(crate) fn deadline(&self) -> Result<Option<Instant>, Error> {
         match (self.chunksize, self.buffersize) {
@@ -130,25 +109,30 @@ impl<'p> Options<'p> {
         }
     }
 
+    /// What a call is watched by, if it is.
+    fn watch(&self, record: impl FnOnce(&Recorder) -> Arc<Record>) -> Option<Arc<Watch>> {
+        let workers = self.workers;
+        Watch::new(workers.count, workers.recorder.as_ref(), self.progress, record)
+    }
+
     /// What `verb` is asked for.
     fn order(&self, verb: &'static str) -> Result<Order<'p>, Error> {
         let (deadline, chunksize, workers) = (self.deadline()?, self.chunksize, self.workers);
-        let watch =
-            Watch::new(workers, self.progress, |recorder| recorder.call(verb, self.chunksize));
+        let watch = self.watch(|recorder| recorder.call(verb, self.chunksize));
         Ok(Order { workers, chunksize, deadline, watch })
     }
 
     /// The same of a verb whose handle says how far it is.
     pub(crate) fn order_async(&self, verb: &'static str) -> Result<Order<'p>, Error> {
         let mut order = self.order(verb)?;
-        order.watch.get_or_insert_with(|| Watch::of(order.workers, None, None));
+        order.watch.get_or_insert_with(|| Watch::of(order.workers.count, None, None));
         Ok(order)
     }
 
     /// The same of a call of a single function.
     pub(crate) fn order_apply(&self) -> Result<Order<'p>, Error> {
         let (deadline, workers) = (self.deadline()?, self.workers);
-        let watch = Watch::new(workers, self.progress, |recorder| recorder.apply());
+        let watch = self.watch(|recorder| recorder.apply());
         watch.iter().for_each(|watch| watch.expect(1));
         Ok(Order { workers, chunksize: None, deadline, watch })
     }

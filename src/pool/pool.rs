@@ -11,19 +11,12 @@ use super::builder::Builder;
 use super::options::Options;
 use super::scope::Scope;
 use crate::error::{Error, TryError};
-use crate::input::Iterable;
-use crate::input::{Apply, Star};
-use crate::numeric::Seeded;
-use crate::observe::Insights;
-use crate::observe::Progress;
-use crate::scheduler::State;
-use crate::scheduler::Workers;
-use crate::scheduler::park;
-use crate::scheduler::worker;
+use crate::input::{Apply, Iterable, Star};
+
+use crate::observe::{Insights, Progress};
+use crate::scheduler::{State, Workers, park, worker};
 use crate::stream::Imap;
-use crate::task::AsyncResult;
-use crate::task::Order;
-use crate::task::apply;
+use crate::task::{AsyncResult, Order, apply};
 
 /// A pool of workers.
 ///
@@ -227,25 +220,6 @@ impl Pool {
     /// ```
     pub fn progress<'p>(&'p self, progress: &'p Progress) -> Options<'p> {
         self.options().progress(progress)
-    }
-
-    /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
-    /// this seed and the item's index. So random numbers do not depend on which worker draws them, nor
-    /// on how many there are.
-    ///
-    /// Its verbs are those of the pool that have items.
-    ///
-    /// Python: `SeedSequence(seed).spawn(len(xs))` of NumPy, zipped with the items.
-    ///
-    /// ```
-    /// let pool = parpool::Pool::new(2)?;
-    /// let throw = |seed: parpool::Seed, _| 1 + seed.number() % 6;
-    /// let dice = pool.seed(2026).map(throw, 0..5)?;
-    /// assert_eq!(parpool::Pool::new(1)?.seed(2026).map(throw, 0..5)?, dice);
-    /// # Ok::<(), parpool::Error>(())
-    /// ```
-    pub fn seed(&self, seed: u64) -> Seeded<'_> {
-        self.options().seed(seed)
     }
 
     /// Calls `f` with each item and returns the results in the order of the items.

@@ -10,17 +10,13 @@ use std::time::Duration;
 
 use super::options::Options;
 use crate::error::Error;
-use crate::input::Apply;
-use crate::input::Iterable;
+use crate::input::{Apply, Iterable};
 use crate::map::map_async;
 use crate::raw::{self, Bound, Lease, Leases};
-use crate::scheduler::Workers;
-use crate::scheduler::{Task, Ticket};
-use crate::scheduler::{Worker, worker};
+use crate::scheduler::{Task, Ticket, Worker, Workers, worker};
 use crate::stream::Imap;
 use crate::sync::Instant;
-use crate::task::AsyncResult;
-use crate::task::{Kind, Pending, refused, submit_by};
+use crate::task::{AsyncResult, Kind, Pending, refused, submit_by};
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
 /// with closures and items that may borrow what lives longer than the scope.

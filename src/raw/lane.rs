@@ -13,8 +13,7 @@ use std::mem::MaybeUninit;
 use crossbeam_utils::CachePadded;
 
 use crate::panic::discard;
-use crate::sync::{Arc, UnsafeCell};
-use crate::sync::{atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
+use crate::sync::{Arc, UnsafeCell, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 
 /// A lane for `len` results.
 pub(crate) fn lane<T>(len: usize) -> (Writer<T>, Reader<T>) {

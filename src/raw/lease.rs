@@ -7,11 +7,9 @@ use std::task::Waker;
 
 use crate::error::Error;
 use crate::panic::{catch, discard};
-use crate::scheduler::Worker;
-use crate::scheduler::{Task, Ticket};
+use crate::scheduler::{Task, Ticket, Worker};
 use crate::sync::{Instant, Mutex, lock};
-use crate::task::AsyncResult;
-use crate::task::Pending;
+use crate::task::{AsyncResult, Pending};
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
 pub(crate) struct Leases<'scope, 'env: 'scope> {

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::scheduler::Tickets;
-use crate::scheduler::Worker;
-use crate::scheduler::park;
+use crate::scheduler::{Tickets, Worker, park};
 use crate::sync::{Mutex, lock};
 
 /// What [`lend`] hands to the workers: work that several threads may join.

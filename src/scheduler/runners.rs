@@ -39,8 +39,9 @@ use crossbeam_utils::CachePadded;
 use super::park;
 use super::park::Event;
 use super::queue::{Incoming, Queue, TaskRef, Ticket, Tickets};
-use crate::sync::{Mutex, MutexGuard, lock};
-use crate::sync::{atomic::AtomicU8, atomic::AtomicUsize, atomic::Ordering};
+use crate::sync::{
+    Mutex, MutexGuard, atomic::AtomicU8, atomic::AtomicUsize, atomic::Ordering, lock,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

@@ -11,13 +11,11 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::attendant::Attendant;
-use super::park;
 use super::park::{Event, Sleepers, Wakers};
 use super::queue::{TaskRef, Ticket, Tickets};
 use super::runners::{Runners, State};
-use super::threads;
-use super::worker;
 use super::worker::Worker;
+use super::{park, threads, worker};
 use crate::error::Error;
 use crate::observe::Recorder;
 use crate::panic::{Panic, catch, discard};

@@ -11,11 +11,8 @@ use crate::error::Error;
 use crate::map::LATE;
 use crate::panic::{Panic, catch, discard};
 use crate::raw::{Reader, Writer, lane};
-use crate::scheduler::park;
-use crate::scheduler::{Cancellable, Worker, worker};
-use crate::scheduler::{Task, Ticket};
-use crate::sync::{Instant, Mutex, lock};
-use crate::sync::{atomic::AtomicBool, atomic::Ordering};
+use crate::scheduler::{Cancellable, Task, Ticket, Worker, park, worker};
+use crate::sync::{Instant, Mutex, atomic::AtomicBool, atomic::Ordering, lock};
 use crate::task::Terms;
 
 /// What the consumer and the chunks of one stream share.

@@ -11,13 +11,10 @@ use crossbeam_utils::CachePadded;
 
 use super::chunk::{Ask, Bell, Chunk, Control, Expected, Made, News, Part};
 use crate::error::Error;
-use crate::map::reserved;
-use crate::map::{Flow, PROMPT, each};
+use crate::map::{Flow, PROMPT, each, reserved};
 use crate::observe::Record;
 use crate::panic::{Panic, catch, discard};
-use crate::scheduler::park;
-use crate::scheduler::worker;
-use crate::scheduler::{Task, Ticket};
+use crate::scheduler::{Task, Ticket, park, worker};
 use crate::sync::Instant;
 use crate::task::{Order, Terms};
 

@@ -6,8 +6,7 @@ use super::context::{Order, Terms};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
 use crate::raw::{self, Job, Loan};
-use crate::scheduler::Task;
-use crate::scheduler::{Cancellable, Worker, worker};
+use crate::scheduler::{Cancellable, Task, Worker, worker};
 use crate::sync::{Mutex, lock};
 
 /// Runs `f` on a worker and waits for it: on this thread, if it is one. `first` goes before all

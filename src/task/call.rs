@@ -9,9 +9,7 @@ use super::state::{Callback, Cell, Outcome, Wake};
 use crate::error::Error;
 use crate::observe::Watch;
 use crate::panic::{Panic, catch, discard};
-use crate::scheduler::Workers;
-use crate::scheduler::{Cancellable, Worker, worker};
-use crate::scheduler::{Task, TaskRef, Ticket};
+use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Worker, Workers, worker};
 
 /// A task as its handle sees it.
 pub(crate) trait Pending<T>: Task {
@@ -144,7 +142,8 @@ pub(crate) fn refused<'s, T: Send + 's>(
     error: Error,
 ) -> Arc<dyn Pending<T> + 's> {
     // Nothing is known of what it was to do.
-    let order = Order { watch: Some(Watch::of(workers, None, None)), ..Order::plain(workers) };
+    let order =
+        Order { watch: Some(Watch::of(workers.count, None, None)), ..Order::plain(workers) };
     Arc::new(Call::<fn() -> Outcome<T>, T> {
         terms: Held::Here(Terms::new(&order)),
         cell: Cell::ready(Err(error)),

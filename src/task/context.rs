@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
-use crate::observe::Caller;
-use crate::observe::{Observer, Watch};
-use crate::scheduler::Workers;
-use crate::scheduler::{Cancellable, Worker, worker};
+use crate::observe::{Caller, Observer, Watch};
+use crate::scheduler::{Cancellable, Worker, Workers, worker};
 use crate::sync::Instant;
 
 /// What a call was asked for besides its work.
@@ -89,7 +87,7 @@ impl Terms {
         if let Some(record) = watch.record() {
             record.saw_queue(self.workers.runners.queued());
         }
-        Some(watch.observe(worker))
+        Some(watch.observe(worker.index))
     }
 
     /// Runs a call of a single function on the calling thread, which is `worker`.

@@ -11,9 +11,7 @@ use std::time::Duration;
 use super::call::{Pending, refused};
 use super::state::Wake;
 use crate::error::Error;
-use crate::scheduler::Workers;
-use crate::scheduler::park;
-use crate::scheduler::worker;
+use crate::scheduler::{Workers, park, worker};
 use crate::sync::Instant;
 
 /// The result of [`apply_async`](crate::Pool::apply_async) and its siblings: a value that is there,

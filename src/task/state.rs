@@ -15,8 +15,7 @@ use std::task::Waker;
 
 use crate::error::Error;
 use crate::panic::{catch, discard};
-use crate::scheduler::thread_number;
-use crate::scheduler::{Wakers, park};
+use crate::scheduler::{Wakers, park, thread_number};
 use crate::sync::{Mutex, lock};
 
 pub(crate) type Outcome<T> = Result<T, Error>;

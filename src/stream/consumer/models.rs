@@ -11,10 +11,7 @@ use loom::thread::{self, JoinHandle};
 use super::polled::ImapStream;
 use super::{Imap, Settings};
 use crate::error::Error;
-use crate::scheduler::State;
-use crate::scheduler::Workers;
-use crate::scheduler::{TaskRef, Ticket};
-use crate::scheduler::{Worker, worker};
+use crate::scheduler::{State, TaskRef, Ticket, Worker, Workers, worker};
 use crate::sync::{Arc, Mutex, lock, model_within};
 use crate::task::Order;
 
