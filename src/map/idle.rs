@@ -229,7 +229,7 @@ pub(crate) mod models {
                 let thread = thread::spawn(move || {
                     let (pair, spares) = &*other;
                     let claim = || match spares.claim(
-                        super::chunk_size::Cut::new(None, false, None, 2),
+                        crate::map::chunk_size::Cut::new(None, false, None, 2),
                         1,
                         9,
                     ) {
