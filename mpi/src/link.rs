@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::raw::mpi::{Code, Comm, Receiving, Sending};
+use crate::raw::{Code, Comm, Receiving, Sending};
 
 /// What comes in.
 #[derive(Debug)]
