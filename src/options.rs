@@ -27,7 +27,8 @@ use crate::workers::Workers;
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
-/// Made by [`Pool::chunksize`], [`Pool::buffersize`] and [`Pool::timeout`]; a small value to be copied and kept.
+/// Made by [`Pool::chunksize`](crate::Pool::chunksize), [`Pool::buffersize`](crate::Pool::buffersize) and
+/// [`Pool::timeout`](crate::Pool::timeout); a small value to be copied and kept.
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,7 +57,7 @@ impl<'p> Options<'p> {
         Options { workers, chunksize: None, buffersize: None, timeout: None, progress: None }
     }
 
-    /// See [`Pool::chunksize`].
+    /// See [`Pool::chunksize`](crate::Pool::chunksize).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -68,7 +69,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::buffersize`].
+    /// See [`Pool::buffersize`](crate::Pool::buffersize).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -81,7 +82,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::timeout`].
+    /// See [`Pool::timeout`](crate::Pool::timeout).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -94,7 +95,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::progress`].
+    /// See [`Pool::progress`](crate::Pool::progress).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -108,7 +109,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::seed`].
+    /// See [`Pool::seed`](crate::Pool::seed).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -152,10 +153,10 @@ impl<'p> Options<'p> {
         Ok(Order { workers, chunksize: None, deadline, watch })
     }
 
-    /// See [`Pool::map`].
+    /// See [`Pool::map`](crate::Pool::map).
     ///
     /// # Errors
-    /// As [`Pool::map`]; [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
+    /// As [`Pool::map`](crate::Pool::map); [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
     /// [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
@@ -172,7 +173,7 @@ impl<'p> Options<'p> {
         map(&self.order("map")?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
     }
 
-    /// See [`Pool::map_into`].
+    /// See [`Pool::map_into`](crate::Pool::map_into).
     ///
     /// # Errors
     /// As [`map`](Options::map).
@@ -194,7 +195,7 @@ impl<'p> Options<'p> {
         map_into(&order, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
-    /// See [`Pool::starmap`].
+    /// See [`Pool::starmap`](crate::Pool::starmap).
     ///
     /// # Errors
     /// As [`map`](Options::map).
@@ -212,7 +213,7 @@ impl<'p> Options<'p> {
         self.map(move |args| f.star(args), items)
     }
 
-    /// See [`Pool::try_map`].
+    /// See [`Pool::try_map`](crate::Pool::try_map).
     ///
     /// # Errors
     /// [`TryError::Item`] with the closure's own error; [`TryError::Pool`] as [`map`](Options::map).
@@ -233,7 +234,7 @@ impl<'p> Options<'p> {
         map(&self.order("try_map")?, f, items)
     }
 
-    /// See [`Pool::reduce`]. The chunk size says where the input is cut, and so may change the result
+    /// See [`Pool::reduce`](crate::Pool::reduce). The chunk size says where the input is cut, and so may change the result
     /// where `op` is not associative.
     ///
     /// # Errors
@@ -254,7 +255,7 @@ impl<'p> Options<'p> {
         reduce(&self.order("reduce")?, Reduce { f, op }, items)
     }
 
-    /// See [`Pool::sum`]. The chunk size says where the input is cut, and so may change the last
+    /// See [`Pool::sum`](crate::Pool::sum). The chunk size says where the input is cut, and so may change the last
     /// digits.
     ///
     /// # Errors
@@ -275,10 +276,10 @@ impl<'p> Options<'p> {
         Ok(total.expect("the sum of no items is a value too"))
     }
 
-    /// See [`Pool::apply`]. The chunk size has no effect here, but 0 is an error.
+    /// See [`Pool::apply`](crate::Pool::apply). The chunk size has no effect here, but 0 is an error.
     ///
     /// # Errors
-    /// As [`Pool::apply`]; [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
+    /// As [`Pool::apply`](crate::Pool::apply); [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -294,7 +295,7 @@ impl<'p> Options<'p> {
         apply(&self.order_apply()?, false, move || f.apply(args))
     }
 
-    /// See [`Pool::map_async`]. The time runs from this call on.
+    /// See [`Pool::map_async`](crate::Pool::map_async). The time runs from this call on.
     ///
     /// A bad chunk size is a handle that is an error.
     ///
@@ -316,7 +317,7 @@ impl<'p> Options<'p> {
         }
     }
 
-    /// See [`Pool::starmap_async`].
+    /// See [`Pool::starmap_async`](crate::Pool::starmap_async).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -332,7 +333,7 @@ impl<'p> Options<'p> {
         self.map_async(move |args| f.star(args), items)
     }
 
-    /// See [`Pool::apply_async`]. The time runs from this call on; the chunk size has no effect
+    /// See [`Pool::apply_async`](crate::Pool::apply_async). The time runs from this call on; the chunk size has no effect
     /// here, but 0 is an error.
     ///
     /// ```
@@ -354,7 +355,7 @@ impl<'p> Options<'p> {
 }
 
 impl<'p> Options<'p> {
-    /// See [`Pool::scope`]. The options hold for the verbs of the scope.
+    /// See [`Pool::scope`](crate::Pool::scope). The options hold for the verbs of the scope.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -371,7 +372,7 @@ impl<'p> Options<'p> {
         scope::scope(*self, body)
     }
 
-    /// See [`Pool::imap`]. The time runs from this call on, for the stream as a whole.
+    /// See [`Pool::imap`](crate::Pool::imap). The time runs from this call on, for the stream as a whole.
     ///
     /// A bad option is the stream's only result.
     ///
@@ -390,7 +391,7 @@ impl<'p> Options<'p> {
         self.stream(true, f, items.into_iter())
     }
 
-    /// See [`Pool::imap_unordered`]. As [`imap`](Options::imap) for the rest.
+    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered). As [`imap`](Options::imap) for the rest.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
