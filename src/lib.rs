@@ -114,7 +114,7 @@
 //!
 //! # Past one machine
 //!
-//! With the feature `mpi` there is a pool of the ranks of an MPI job, with the same verbs: `mpi::MpiPool`.
+//! The package `parpool-mpi` has a pool of the ranks of an MPI job, with the same verbs: `parpool_mpi::MpiPool`.
 //! The text `docs/cluster.md` leads there.
 //!
 //! # Lifecycle
@@ -173,7 +173,6 @@
 //! All are off by default.
 //!
 //! * `futures`: `Imap::into_stream`, the results of a stream for async tasks.
-//! * `mpi`: the same verbs over the ranks of an MPI job; see above. It needs an MPI library to build.
 //! * `indicatif`: `Progress::bar`, a bar in the terminal.
 //! * `ndarray`: `Pool::map_rows` and its siblings, maps over arrays into arrays.
 //! * `pin`: [`Context`] gets `pin_to_cores`, which binds each worker to one core.
@@ -206,8 +205,6 @@
 mod error;
 mod input;
 mod map;
-#[cfg(feature = "mpi")]
-pub mod mpi;
 mod numeric;
 mod observe;
 mod panic;
@@ -270,7 +267,4 @@ mod texts {
     mod reliability {}
     #[doc = include_str!("../docs/design.md")]
     mod design {}
-    #[cfg(feature = "mpi")]
-    #[doc = include_str!("../docs/cluster.md")]
-    mod cluster {}
 }

@@ -114,7 +114,8 @@ fn errors_travel_with_a_question_mark() {
     }
     let pool = Pool::new(1).unwrap();
     assert_eq!(own(&pool, &["1"]).unwrap(), [1]);
-    assert!(matches!(own(&pool, &["1", "x"]), Err(Own::Parse(_))));
+    let Err(Own::Parse(error)) = own(&pool, &["1", "x"]) else { panic!("it cannot be parsed") };
+    assert_eq!(error.to_string(), "invalid digit found in string");
     pool.close();
     assert!(matches!(own(&pool, &["1"]), Err(Own::Pool(Error::NotRunning))));
 }

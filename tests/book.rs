@@ -208,13 +208,18 @@ fn the_book_has_all_chapters() {
 #[cfg_attr(miri, ignore = "reads files")]
 fn all_listings_are_tested() {
     let tree = Tree::of_repository();
-    let library = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
-    let library = library.expect("it can be read");
-    for path in tree.chapters().chain([Path::new("README.md")]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path| fs::read_to_string(root.join(path)).expect("it can be read");
+    let (library, ranks) = (read("src/lib.rs"), read("mpi/src/lib.rs"));
+    let readmes = ["README.md", "mpi/README.md"].map(Path::new);
+    for path in tree.chapters().chain(readmes) {
         let path_in_code = path.to_str().expect("our names are plain").replace('\\', "/");
+        let here = format!("include_str!(\"../{path_in_code}\")");
+        let there = format!("include_str!(\"../../{path_in_code}\")");
+        let there = there.replace("../../mpi/", "../");
         assert!(
-            library.contains(&format!("include_str!(\"../{path_in_code}\")")),
-            "{path_in_code} is not among the texts of src/lib.rs"
+            library.contains(&here) || ranks.contains(&there),
+            "{path_in_code} is not among the texts of src/lib.rs or mpi/src/lib.rs"
         );
         for listing in &tree.texts[path].listings {
             assert!(is_clear(listing), "{path_in_code}: a listing of {listing:?}");

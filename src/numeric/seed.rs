@@ -301,7 +301,7 @@ impl Pool {
 }
 
 impl<'p> Options<'p> {
-    /// See [`Pool::seed`].
+    /// See [`Pool::seed`](crate::Pool::seed).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;

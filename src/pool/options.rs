@@ -19,7 +19,8 @@ use crate::task::{AsyncResult, Order, apply, failed, submit};
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
-/// Made by [`Pool::chunksize`], [`Pool::buffersize`] and [`Pool::timeout`]; a small value to be copied and kept.
+/// Made by [`Pool::chunksize`](crate::Pool::chunksize), [`Pool::buffersize`](crate::Pool::buffersize) and
+/// [`Pool::timeout`](crate::Pool::timeout); a small value to be copied and kept.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,7 +49,7 @@ impl<'p> Options<'p> {
         Options { workers, chunksize: None, buffersize: None, timeout: None, progress: None }
     }
 
-    /// See [`Pool::chunksize`].
+    /// See [`Pool::chunksize`](crate::Pool::chunksize).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -60,7 +61,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::buffersize`].
+    /// See [`Pool::buffersize`](crate::Pool::buffersize).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -73,7 +74,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::timeout`].
+    /// See [`Pool::timeout`](crate::Pool::timeout).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -86,7 +87,7 @@ impl<'p> Options<'p> {
         self
     }
 
-    /// See [`Pool::progress`].
+    /// See [`Pool::progress`](crate::Pool::progress).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -137,10 +138,10 @@ impl<'p> Options<'p> {
         Ok(Order { workers, chunksize: None, deadline, watch })
     }
 
-    /// See [`Pool::map`].
+    /// See [`Pool::map`](crate::Pool::map).
     ///
     /// # Errors
-    /// As [`Pool::map`]; [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
+    /// As [`Pool::map`](crate::Pool::map); [`InvalidArgument`](Error::InvalidArgument) for a chunk size of 0;
     /// [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
@@ -157,7 +158,7 @@ impl<'p> Options<'p> {
         map(&self.order("map")?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
     }
 
-    /// See [`Pool::map_into`].
+    /// See [`Pool::map_into`](crate::Pool::map_into).
     ///
     /// # Errors
     /// As [`map`](Options::map).
@@ -179,7 +180,7 @@ impl<'p> Options<'p> {
         map_into(&order, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
-    /// See [`Pool::starmap`].
+    /// See [`Pool::starmap`](crate::Pool::starmap).
     ///
     /// # Errors
     /// As [`map`](Options::map).
@@ -197,7 +198,7 @@ impl<'p> Options<'p> {
         self.map(move |args| f.star(args), items)
     }
 
-    /// See [`Pool::try_map`].
+    /// See [`Pool::try_map`](crate::Pool::try_map).
     ///
     /// # Errors
     /// [`TryError::Item`] with the closure's own error; [`TryError::Pool`] as [`map`](Options::map).
@@ -218,7 +219,7 @@ impl<'p> Options<'p> {
         map(&self.order("try_map")?, f, items)
     }
 
-    /// See [`Pool::reduce`]. The chunk size says where the input is cut, and so may change the result
+    /// See [`Pool::reduce`](crate::Pool::reduce). The chunk size says where the input is cut, and so may change the result
     /// where `op` is not associative.
     ///
     /// # Errors
@@ -239,7 +240,7 @@ impl<'p> Options<'p> {
         reduce(&self.order("reduce")?, Reduce { f, op }, items)
     }
 
-    /// See [`Pool::sum`]. The chunk size says where the input is cut, and so may change the last
+    /// See [`Pool::sum`](crate::Pool::sum). The chunk size says where the input is cut, and so may change the last
     /// digits.
     ///
     /// # Errors
@@ -260,10 +261,10 @@ impl<'p> Options<'p> {
         Ok(total.expect("the sum of no items is a value too"))
     }
 
-    /// See [`Pool::apply`]. The chunk size has no effect here, but 0 is an error.
+    /// See [`Pool::apply`](crate::Pool::apply). The chunk size has no effect here, but 0 is an error.
     ///
     /// # Errors
-    /// As [`Pool::apply`]; [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
+    /// As [`Pool::apply`](crate::Pool::apply); [`DeadlineExceeded`](Error::DeadlineExceeded) if it is not done in time.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -279,7 +280,7 @@ impl<'p> Options<'p> {
         apply(&self.order_apply()?, false, move || f.apply(args))
     }
 
-    /// See [`Pool::map_async`]. The time runs from this call on.
+    /// See [`Pool::map_async`](crate::Pool::map_async). The time runs from this call on.
     ///
     /// A bad chunk size is a handle that is an error.
     ///
@@ -301,7 +302,7 @@ impl<'p> Options<'p> {
         }
     }
 
-    /// See [`Pool::starmap_async`].
+    /// See [`Pool::starmap_async`](crate::Pool::starmap_async).
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -317,7 +318,7 @@ impl<'p> Options<'p> {
         self.map_async(move |args| f.star(args), items)
     }
 
-    /// See [`Pool::apply_async`]. The time runs from this call on; the chunk size has no effect
+    /// See [`Pool::apply_async`](crate::Pool::apply_async). The time runs from this call on; the chunk size has no effect
     /// here, but 0 is an error.
     ///
     /// ```
@@ -339,7 +340,7 @@ impl<'p> Options<'p> {
 }
 
 impl<'p> Options<'p> {
-    /// See [`Pool::scope`]. The options hold for the verbs of the scope.
+    /// See [`Pool::scope`](crate::Pool::scope). The options hold for the verbs of the scope.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;
@@ -356,7 +357,7 @@ impl<'p> Options<'p> {
         scope::scope(*self, body)
     }
 
-    /// See [`Pool::imap`]. The time runs from this call on, for the stream as a whole.
+    /// See [`Pool::imap`](crate::Pool::imap). The time runs from this call on, for the stream as a whole.
     ///
     /// A bad option is the stream's only result.
     ///
@@ -375,7 +376,7 @@ impl<'p> Options<'p> {
         self.stream(true, f, items.into_iter())
     }
 
-    /// See [`Pool::imap_unordered`]. As [`imap`](Options::imap) for the rest.
+    /// See [`Pool::imap_unordered`](crate::Pool::imap_unordered). As [`imap`](Options::imap) for the rest.
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;

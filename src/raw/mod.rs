@@ -9,7 +9,7 @@
 //! * [`scope`]: the same for any number of tasks, which have handles.
 //! * [`Payload`]: threads look at what a panic threw.
 //!
-//! Under Miri, `frames` asks it how deep the stack is. With the feature `mpi` there is `mpi`: calls to a C library.
+//! Under Miri, `frames` asks it how deep the stack is.
 #![allow(unsafe_code)]
 
 mod fill;
@@ -18,8 +18,6 @@ mod frames;
 mod lane;
 mod lease;
 mod lend;
-#[cfg(feature = "mpi")]
-pub(crate) mod mpi;
 mod payload;
 
 pub(crate) use fill::{Room, Run, Slots, fill};

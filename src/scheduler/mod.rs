@@ -22,10 +22,10 @@ pub(crate) mod worker;
 mod worker_local;
 
 pub use context::Context;
-pub(crate) use park::{Event, Wakers, until};
+pub(crate) use park::Wakers;
 pub(crate) use queue::{Task, TaskRef, Ticket, Tickets};
 pub(crate) use runners::State;
 pub(crate) use shared::{Initializer, Workers};
-pub(crate) use worker::{Cancellable, Worker, current, thread_number};
+pub(crate) use worker::{Cancellable, Worker, thread_number};
 pub use worker::{CurrentTask, WorkerId, current_task, current_worker, is_cancelled};
 pub use worker_local::WorkerLocal;

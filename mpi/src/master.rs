@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::channel;
 
-use crate::mpi::core::Call;
-use crate::mpi::error::MpiError;
-use crate::mpi::options::MpiOptions;
-use crate::mpi::pool::MpiPool;
-use crate::mpi::stream::MpiImap;
-use crate::mpi::{
-    serve::Serve, serve::Served, task::Job, task::Typed, wire::Header, wire::Portable,
-};
+use crate::core::Call;
+use crate::error::MpiError;
+use crate::options::MpiOptions;
+use crate::pool::MpiPool;
+use crate::serve::{Serve, Served};
+use crate::stream::MpiImap;
+use crate::task::{Job, Typed};
+use crate::wire::{Header, Portable};
 
 /// The closures of a program of which rank 0 alone runs the body.
 ///
@@ -25,7 +25,7 @@ use crate::mpi::{
 /// Python: `if not pool.is_master(): pool.wait(); sys.exit(0)` of schwimmbad; `python -m mpi4py.futures`.
 ///
 /// ```
-/// use parpool::mpi::{MpiPool, MpiTasks};
+/// use parpool_mpi::{MpiPool, MpiTasks};
 ///
 /// let offset = 10; // every rank
 /// let mut tasks = MpiTasks::new(MpiPool::init()?);
@@ -35,7 +35,7 @@ use crate::mpi::{
 /// let pool = tasks.start(); // from here on rank 0 alone
 /// assert_eq!(pool.map(&add, vec![1, 2, 3])?, [11, 12, 13]);
 /// assert_eq!(pool.map(&total, [(1.0, 2.0), (3.0, 4.0)])?, [3.0, 7.0]);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[derive(Debug)]
 pub struct MpiTasks {
@@ -59,12 +59,12 @@ impl fmt::Debug for Registered {
 /// A closure that every rank has registered. Made by [`MpiTasks::register`].
 ///
 /// ```
-/// use parpool::mpi::{MpiPool, MpiTask, MpiTasks};
+/// use parpool_mpi::{MpiPool, MpiTask, MpiTasks};
 ///
 /// let mut tasks = MpiTasks::new(MpiPool::init()?);
 /// let root: MpiTask<f64, f64> = tasks.register(f64::sqrt);
 /// assert_eq!(tasks.start().map(&root, [4.0, 9.0])?, [2.0, 3.0]);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 pub struct MpiTask<T, R> {
     f: Arc<dyn Fn(T) -> R + Send + Sync>,
@@ -82,10 +82,10 @@ impl MpiTasks {
     /// No closures yet, for the ranks of `pool`.
     ///
     /// ```
-    /// use parpool::mpi::{MpiPool, MpiTasks};
+    /// use parpool_mpi::{MpiPool, MpiTasks};
     ///
     /// let tasks = MpiTasks::new(MpiPool::builder().root_computes(false).init()?);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn new(pool: MpiPool) -> Self {
         MpiTasks { pool, jobs: Vec::new() }
@@ -98,11 +98,11 @@ impl MpiTasks {
     /// compared. A panic of `f` is the call's, see [`MpiPool::map`] and [`MpiPool::imap`].
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// let table = vec![0.0, 0.5, 1.0];
     /// let look_up = tasks.register(move |place: usize| table[place]);
     /// assert_eq!(tasks.start().map(&look_up, [2, 1])?, [1.0, 0.5]);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn register<T, R, F>(&mut self, f: F) -> MpiTask<T, R>
@@ -130,10 +130,10 @@ impl MpiTasks {
     /// Python: `pool.wait()` of schwimmbad.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// let pool = tasks.start();
     /// println!("rank 0 of {}", pool.size());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn start(self) -> MpiMaster {
         if self.pool.is_root() {
@@ -198,12 +198,12 @@ impl MpiTasks {
 /// Python: `MPIPoolExecutor`.
 ///
 /// ```
-/// # use parpool::mpi::{MpiPool, MpiTasks};
+/// # use parpool_mpi::{MpiPool, MpiTasks};
 /// let mut tasks = MpiTasks::new(MpiPool::init()?);
 /// let square = tasks.register(|x: u64| x * x);
 /// let pool = tasks.start();
 /// assert_eq!(pool.map(&square, 0..4)?, [0, 1, 4, 9]);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[derive(Debug)]
 pub struct MpiMaster {
@@ -213,13 +213,13 @@ pub struct MpiMaster {
 /// An [`MpiMaster`] with options for the next calls, which it has the same verbs for.
 ///
 /// ```
-/// # use parpool::mpi::{MpiPool, MpiTasks};
+/// # use parpool_mpi::{MpiPool, MpiTasks};
 /// # let mut tasks = MpiTasks::new(MpiPool::init()?);
 /// # let square = tasks.register(|x: u64| x * x);
 /// # let pool = tasks.start();
 /// let small = pool.chunksize(2).buffersize(10);
 /// assert_eq!(small.map(&square, 0..4)?, [0, 1, 4, 9]);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "options do nothing without a call"]
@@ -231,9 +231,9 @@ impl MpiMaster {
     /// How many ranks there are, with this one.
     ///
     /// ```
-    /// # let tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// assert!(tasks.start().size() >= 1);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn size(&self) -> usize {
         self.pool.size()
@@ -242,9 +242,9 @@ impl MpiMaster {
     /// How many workers compute, over all ranks.
     ///
     /// ```
-    /// # let tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// assert!(tasks.start().workers() >= 1);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn workers(&self) -> usize {
         self.pool.workers()
@@ -257,10 +257,10 @@ impl MpiMaster {
     /// See [`MpiPool::chunksize`].
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().chunksize(3).map(&square, 0..4)?, [0, 1, 4, 9]);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn chunksize(&self, items: usize) -> MpiMasterOptions<'_> {
         self.options().chunksize(items)
@@ -269,10 +269,10 @@ impl MpiMaster {
     /// See [`MpiPool::buffersize`].
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().buffersize(3).imap(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn buffersize(&self, items: usize) -> MpiMasterOptions<'_> {
         self.options().buffersize(items)
@@ -287,10 +287,10 @@ impl MpiMaster {
     /// Python: `map`.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().map(&square, 0..4)?, [0, 1, 4, 9]);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map<T, R, I>(&self, task: &MpiTask<T, R>, items: I) -> Result<Vec<R>, MpiError>
@@ -310,13 +310,13 @@ impl MpiMaster {
     /// Python: `imap`.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// let pool = tasks.start();
     /// let mut squares = pool.imap(&square, 0..);
     /// assert_eq!(squares.next().transpose()?, Some(0));
     /// # drop(squares);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap<T, R, I>(&self, task: &MpiTask<T, R>, items: I) -> MpiImap<'_, I::IntoIter, R>
@@ -336,10 +336,10 @@ impl MpiMaster {
     /// Python: `imap_unordered`.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().imap_unordered(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap_unordered<T, R, I>(
@@ -360,10 +360,10 @@ impl<'p> MpiMasterOptions<'p> {
     /// See [`MpiPool::chunksize`].
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().buffersize(9).chunksize(3).imap(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn chunksize(self, items: usize) -> Self {
         MpiMasterOptions { options: self.options.chunksize(items) }
@@ -372,10 +372,10 @@ impl<'p> MpiMasterOptions<'p> {
     /// See [`MpiPool::buffersize`].
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().chunksize(3).buffersize(9).imap(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn buffersize(self, items: usize) -> Self {
         MpiMasterOptions { options: self.options.buffersize(items) }
@@ -387,10 +387,10 @@ impl<'p> MpiMasterOptions<'p> {
     /// As there, also in what a panic of the closure does.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().chunksize(3).map(&square, 0..4)?, [0, 1, 4, 9]);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map<T, R, I>(&self, task: &MpiTask<T, R>, items: I) -> Result<Vec<R>, MpiError>
@@ -408,10 +408,10 @@ impl<'p> MpiMasterOptions<'p> {
     /// As there, also in what a panic of the closure does.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().chunksize(3).imap(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap<T, R, I>(&self, task: &MpiTask<T, R>, items: I) -> MpiImap<'p, I::IntoIter, R>
@@ -430,10 +430,10 @@ impl<'p> MpiMasterOptions<'p> {
     /// As there, also in what a panic of the closure does.
     ///
     /// ```
-    /// # let mut tasks = parpool::mpi::MpiTasks::new(parpool::mpi::MpiPool::init()?);
+    /// # let mut tasks = parpool_mpi::MpiTasks::new(parpool_mpi::MpiPool::init()?);
     /// # let square = tasks.register(|x: u64| x * x);
     /// assert_eq!(tasks.start().chunksize(3).imap_unordered(&square, 0..4).count(), 4);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap_unordered<T, R, I>(

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::raw::{mpi::Code, mpi::Comm, mpi::Receiving, mpi::Sending};
+use crate::raw::{Code, Comm, Receiving, Sending};
 
 /// What comes in.
 #[derive(Debug)]

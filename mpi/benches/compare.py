@@ -2,7 +2,7 @@
 """Races parpool's pool of ranks against Python's over MPI, taking turns, as a Markdown table.
 
     pip install mpi4py schwimmbad numpy        (built with the MPI of `mpicc`)
-    python3 benches/mpi/compare.py [--rounds N] [--ranks N]
+    python3 mpi/benches/compare.py [--rounds N] [--ranks N]
 
 Each program is started once a round, on as many ranks, and tells the median of seven calls; a cell is
 the median of the rounds with the least and the most, and how many times parpool's best it is.
@@ -18,12 +18,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = str(ROOT / "benches/mpi/peers.py")
+PEERS = str(ROOT / "mpi/benches/peers.py")
 
 
 def build():
     """The path of the Rust program."""
-    command = ["cargo", "bench", "--features", "mpi", "--bench", "ship", "--no-run"]
+    command = ["cargo", "bench", "-p", "parpool-mpi", "--bench", "ship", "--no-run"]
     command.append("--message-format=json")
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     for line in map(json.loads, lines.splitlines()):

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 
-use crate::mpi::core::Core;
-use crate::mpi::error::MpiError;
-use crate::mpi::link::Event;
-use crate::mpi::{wire::Header, wire::Kind};
+use crate::core::Core;
+use crate::error::MpiError;
+use crate::link::Event;
+use crate::wire::{Header, Kind};
 
 /// One call, as far as a rank serves it.
 pub(crate) struct Serve<'c> {

@@ -3,20 +3,20 @@
 use std::fmt;
 use std::iter::FusedIterator;
 
-use crate::mpi::error::MpiError;
-use crate::mpi::root::Root;
-use crate::mpi::task::Output;
-use crate::mpi::wire::Portable;
+use crate::error::MpiError;
+use crate::root::Root;
+use crate::task::Output;
+use crate::wire::Portable;
 
-/// The results of [`imap`](crate::mpi::MpiPool::imap) or
-/// [`imap_unordered`](crate::mpi::MpiPool::imap_unordered), as they come, on rank 0. On the other ranks
+/// The results of [`imap`](crate::MpiPool::imap) or
+/// [`imap_unordered`](crate::MpiPool::imap_unordered), as they come, on rank 0. On the other ranks
 /// it has no items; its first `next` serves until rank 0's is over.
 ///
 /// Each item of the input gives one `Result`; an error of its own is an item's, and iteration goes on. The
 /// stream ends with `None`, for ever. Before that, if it could not go on, comes one error that says why, on
 /// every rank: so a `?` in the loop keeps the ranks in step when the call as a whole fails. (An error of
 /// one item is seen by rank 0 alone; to leave all ranks for it, tell the others, by
-/// [`map_all`](crate::mpi::MpiPool::map_all) for instance.)
+/// [`map_all`](crate::MpiPool::map_all) for instance.)
 ///
 /// Dropping it on rank 0 cancels what has not begun and waits for what runs; on another rank it serves, if
 /// it has not yet. While there is a stream, the pool makes no other calls:
@@ -25,11 +25,11 @@ use crate::mpi::wire::Portable;
 /// Python: `IMapIterator`.
 ///
 /// ```
-/// let pool = parpool::mpi::MpiPool::init()?;
+/// let pool = parpool_mpi::MpiPool::init()?;
 /// let mut squares = pool.imap(|x: u64| x * x, 0..);
 /// let first = squares.next().transpose()?;
 /// assert_eq!(first, pool.is_root().then_some(0));
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[must_use = "a stream does nothing until `next`"]
 pub struct MpiImap<'p, I: Iterator<Item: Portable>, R: Portable> {

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::mpi::error::MpiError;
-use crate::mpi::{wire, wire::HEADER, wire::Header, wire::Kind, wire::Portable};
-use crate::panic::{Panic, catch, discard};
+use crate::error::MpiError;
+use crate::panic::{catch, discard, message_of};
+use crate::wire::{self, HEADER, Header, Kind, Portable};
 
 /// What became of the items of a chunk.
 #[derive(Debug)]
@@ -59,9 +59,7 @@ impl<F> Work<F> {
                 values.push((self.f)(item));
             }
         }) {
-            let panic = Panic::new(payload, None);
-            panics.push((place - 1, panic.message()));
-            discard(panic);
+            panics.push((place - 1, message_of(payload)));
             if !self.each {
                 break;
             }
@@ -119,10 +117,8 @@ where
         Ok(Ok(answer)) => return answer,
         Ok(Err(error)) => error,
         Err(payload) => {
-            let panic = Panic::new(payload, None);
-            let text = format!("items could not be made into bytes or back: {}", panic.message());
-            discard(panic);
-            MpiError::Codec(text)
+            let why = message_of(payload);
+            MpiError::Codec(format!("items could not be made into bytes or back: {why}"))
         }
     };
     header.with(Kind::Failed).message(&error.to_bytes())

@@ -5,7 +5,7 @@ use std::any::Any;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::mpi::error::MpiError;
+use crate::error::MpiError;
 
 /// What can travel between ranks: anything that `serde` can make into bytes and back, and that owns what
 /// it has.
@@ -16,7 +16,7 @@ use crate::mpi::error::MpiError;
 /// Python: what can be pickled.
 ///
 /// ```
-/// use parpool::mpi::Portable;
+/// use parpool_mpi::Portable;
 ///
 /// fn travels<T: Portable>() {}
 /// travels::<f64>();

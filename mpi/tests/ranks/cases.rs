@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use parpool::mpi::{MpiError, MpiPool, MpiTasks};
+use parpool_mpi::{MpiError, MpiPool, MpiTasks};
 
 use crate::{Case, End};
 

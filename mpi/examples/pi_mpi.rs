@@ -2,7 +2,7 @@
 //! of one machine too.
 //!
 //! ```text
-//! cargo build --release --features mpi,rand --example pi_mpi
+//! cargo build --release -p parpool-mpi --example pi_mpi
 //! target/release/examples/pi_mpi
 //! mpirun -n 3 --bind-to none target/release/examples/pi_mpi
 //! mpirun -n 3 --bind-to none target/release/examples/pi_mpi 1000000000 7
@@ -15,7 +15,7 @@ use std::f64::consts::PI;
 use std::time::Instant;
 
 use parpool::Seed;
-use parpool::mpi::MpiPool;
+use parpool_mpi::MpiPool;
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 

@@ -1,5 +1,5 @@
 //! What it costs to ship work between ranks; one line `name seconds` for each number. Started by
-//! `benches/mpi/compare.py`, which races it against Python's pools over MPI:
+//! `compare.py`, which races it against Python's pools over MPI:
 //!
 //! ```text
 //! mpirun -n 3 --bind-to none target/release/deps/ship-…
@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use parpool::mpi::{MpiError, MpiPool};
+use parpool_mpi::{MpiError, MpiPool};
 
 /// Calls whose median is told.
 const ROUNDS: usize = 7;

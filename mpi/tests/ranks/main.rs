@@ -1,8 +1,8 @@
 //! Pools of ranks: each test starts `mpirun` on this very program, with a time limit.
 //!
 //! ```text
-//! cargo test --features mpi --test mpi               all
-//! cargo test --features mpi --test mpi -- map kill   those whose names contain one of these
+//! cargo test -p parpool-mpi --test ranks               all
+//! cargo test -p parpool-mpi --test ranks -- map kill   those whose names contain one of these
 //! ```
 //!
 //! Without a launcher of the MPI that it was built with it says so and skips. `PARPOOL_MPIRUN` names

@@ -1,16 +1,17 @@
-//! The MPI calls that go by return codes: sends and receives that do not block.
+//! The MPI calls that go by return codes: sends and receives that do not block. The only `unsafe` code of the crate.
 //!
 //! rsmpi has these calls too, but throws their codes away, and lends a buffer to a request for a scope
 //! only; here a request owns its buffer. Each function checks what it is given, so that nothing that a
 //! caller does can be unsound.
+#![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 use std::os::raw::c_int;
 use std::rc::Rc;
 
-use ::mpi::ffi;
-use ::mpi::raw::AsRaw;
-use ::mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::ffi;
+use mpi::raw::AsRaw;
+use mpi::topology::{Communicator, SimpleCommunicator};
 
 /// What an MPI call returned instead of success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ fn check(code: c_int) -> Result<(), Code> {
 
 /// Whether this thread is the one that initialized MPI, which must have happened.
 pub(crate) fn is_main_thread() -> bool {
-    assert!(::mpi::is_initialized() && !::mpi::is_finalized());
+    assert!(mpi::is_initialized() && !mpi::is_finalized());
     let mut flag: c_int = 0;
     // SAFETY: MPI is up, and `flag` is a place for the answer.
     unsafe { ffi::MPI_Is_thread_main(&mut flag) };

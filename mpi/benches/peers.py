@@ -1,4 +1,4 @@
-"""What benches/mpi/ship.rs does, by Python's pools over MPI. Started by benches/mpi/compare.py:
+"""What ship.rs does, by Python's pools over MPI. Started by compare.py:
 
     mpirun -n 3 python peers.py schwimmbad
     mpirun -n 3 python -m mpi4py.futures peers.py mpi4py

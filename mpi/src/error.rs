@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::error::Error;
-use crate::mpi::wire;
+use parpool::Error;
+
+use crate::wire;
 
 /// Why a call to a pool of ranks has no value.
 ///
@@ -11,7 +12,7 @@ use crate::mpi::wire;
 /// step: all go on, or all leave.
 ///
 /// ```
-/// use parpool::mpi::{MpiError, MpiPool};
+/// use parpool_mpi::{MpiError, MpiPool};
 ///
 /// let pool = MpiPool::init()?;
 /// let inverse = |x: i32| if x == 0 { panic!("division by zero") } else { 1.0 / f64::from(x) };

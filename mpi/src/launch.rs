@@ -5,17 +5,16 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ::mpi::environment::{self, Universe};
-use ::mpi::topology::{Communicator, SimpleCommunicator};
-use ::mpi::{Threading, is_finalized, is_initialized};
+use mpi::environment::{self, Universe};
+use mpi::topology::{Communicator, SimpleCommunicator};
+use mpi::{Threading, is_finalized, is_initialized};
+use parpool::{Context, Error, Pool, current_worker};
 
-use crate::error::Error;
-use crate::mpi::core::Core;
-use crate::mpi::error::MpiError;
-use crate::mpi::{link::Event, link::Link, wire, wire::Header, wire::Kind};
-use crate::pool::Pool;
+use crate::core::Core;
+use crate::error::MpiError;
+use crate::link::{Event, Link};
 use crate::raw;
-use crate::scheduler::Context;
+use crate::wire::{self, Header, Kind};
 
 /// MPI as this thread has started it. It lives as long as the thread, for it can be started only once in
 /// the life of a process, and there may be another pool.
@@ -82,14 +81,14 @@ pub(crate) fn launch(plan: &Plan) -> Result<(Core, Pool), MpiError> {
     if plan.processes == Some(0) {
         return Err(MpiError::Pool(Error::InvalidArgument("a rank needs at least 1 worker")));
     }
-    if crate::scheduler::current().is_some() {
+    if current_worker().is_some() {
         return Err(MpiError::Busy);
     }
     let link = STARTED.with(|started| {
         let started = &mut *started.borrow_mut();
         start(started)?;
         // A communicator of its own: messages of the program's do not get mixed up with the pool's.
-        let comm = raw::mpi::Comm::new(SimpleCommunicator::world().duplicate())
+        let comm = raw::Comm::new(SimpleCommunicator::world().duplicate())
             .map_err(|code| MpiError::Mpi(code.text()))?;
         started.pools += 1;
         Ok::<_, MpiError>(Link::new(comm))
@@ -119,7 +118,7 @@ fn start(started: &mut Started) -> Result<(), MpiError> {
             None => return refuse("MPI was started by another thread at the same time"),
         }
     }
-    if !raw::mpi::is_main_thread() {
+    if !raw::is_main_thread() {
         return refuse("MPI was started by another thread: pools of ranks are made where it was");
     }
     if environment::threading_support() < Threading::Funneled {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::error::Error;
-use crate::input::Star;
-use crate::mpi::error::MpiError;
-use crate::mpi::pool::MpiPool;
-use crate::mpi::stream::MpiImap;
-use crate::mpi::{
-    core::Call, core::Core, root::Root, root::Settings, serve::Part, serve::Serve, serve::Served,
-    task, task::Typed, task::Work, wire, wire::Header, wire::Portable,
-};
+use parpool::{Error, Star};
+
+use crate::core::{Call, Core};
+use crate::error::MpiError;
+use crate::pool::MpiPool;
+use crate::root::{Root, Settings};
+use crate::serve::{Part, Serve, Served};
+use crate::stream::MpiImap;
+use crate::task::{self, Typed, Work};
+use crate::wire::{self, Header, Portable};
 
 /// A pool of ranks with options for the next calls, which it has the same verbs for.
 ///
@@ -21,12 +22,12 @@ use crate::mpi::{
 /// options that count are rank 0's.
 ///
 /// ```
-/// let pool = parpool::mpi::MpiPool::init()?;
+/// let pool = parpool_mpi::MpiPool::init()?;
 /// let small = pool.chunksize(5).buffersize(50);
 /// let squares = small.map(|x: u32| x * x, 0..100)?;
 /// let count = small.imap(|x: u32| x * x, 0..100).count();
 /// assert_eq!(squares.map_or(0, |squares| squares.len()), count);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "options do nothing without a call"]
@@ -43,9 +44,9 @@ impl<'p> MpiOptions<'p> {
     /// See [`MpiPool::chunksize`].
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// pool.buffersize(20).chunksize(2).imap(|x: u8| x, 0..9).for_each(drop);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn chunksize(mut self, items: usize) -> Self {
         self.settings.chunksize = Some(items);
@@ -55,9 +56,9 @@ impl<'p> MpiOptions<'p> {
     /// See [`MpiPool::buffersize`].
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// pool.chunksize(2).buffersize(20).imap(|x: u8| x, 0..9).for_each(drop);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn buffersize(mut self, items: usize) -> Self {
         self.settings.buffersize = Some(items);
@@ -70,10 +71,10 @@ impl<'p> MpiOptions<'p> {
     /// As there, also in what a panic of `f` does.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let squares = pool.chunksize(2).map(|x: u32| x * x, 0..3)?;
     /// assert!(squares.is_none_or(|squares| squares == [0, 1, 4]));
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map<I, F, R>(&self, f: F, items: I) -> Result<Option<Vec<R>>, MpiError>
@@ -93,10 +94,10 @@ impl<'p> MpiOptions<'p> {
     /// As there, also in what a panic of `f` does.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let powers = pool.chunksize(1).starmap(i32::pow, [(2, 3), (3, 2)])?;
     /// assert!(powers.is_none_or(|powers| powers == [8, 9]));
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn starmap<I, F>(&self, f: F, items: I) -> Result<Option<Vec<F::Output>>, MpiError>
@@ -115,9 +116,9 @@ impl<'p> MpiOptions<'p> {
     /// As there, also in what a panic of `f` does.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// assert_eq!(pool.chunksize(2).map_all(|x: u32| x * x, 0..3)?, [0, 1, 4]);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map_all<I, F, R>(&self, f: F, items: I) -> Result<Vec<R>, MpiError>
@@ -136,11 +137,11 @@ impl<'p> MpiOptions<'p> {
     /// As there, also in what a panic of `f` does.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// for square in pool.buffersize(10).imap(|x: u64| x * x, 0..100) {
     ///     println!("{}", square?);
     /// }
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap<I, F, R>(&self, f: F, items: I) -> MpiImap<'p, I::IntoIter, R>
@@ -159,10 +160,10 @@ impl<'p> MpiOptions<'p> {
     /// As there, also in what a panic of `f` does.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let count = pool.buffersize(10).imap_unordered(|x: u64| x * x, 0..100).count();
     /// assert_eq!(count, if pool.is_root() { 100 } else { 0 });
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap_unordered<I, F, R>(&self, f: F, items: I) -> MpiImap<'p, I::IntoIter, R>

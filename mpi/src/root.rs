@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use crate::map::reserved;
-use crate::mpi::error::MpiError;
-use crate::mpi::handout::Handout;
-use crate::mpi::{
-    core::Call, core::Core, link::Event, link::NAP, task, task::Output, wire, wire::Header,
-    wire::Kind, wire::Portable,
-};
-use crate::panic::{Panic, catch, discard};
+use crate::core::{Call, Core};
+use crate::error::MpiError;
+use crate::handout::Handout;
+use crate::link::{Event, NAP};
+use crate::panic::{catch, discard, message_of};
+use crate::task::{self, Output};
+use crate::wire::{self, Header, Kind, Portable};
 
 /// One call, as far as rank 0 is concerned.
 pub(crate) struct Root<'p, 's, I: Iterator, R> {
@@ -68,6 +67,10 @@ pub(crate) struct Settings {
 
 /// A portion of a slow input is cut short when pulling it has taken this long.
 const PORTION: Duration = Duration::from_micros(50);
+
+/// How many bytes of memory are reserved at once for items of which it is not known how many come. More is
+/// reserved as they do.
+const RESERVED: usize = 64 << 10;
 
 impl<'p, 's, I, R> Root<'p, 's, I, R>
 where
@@ -349,7 +352,8 @@ where
     fn pull(&mut self, size: usize) -> Vec<I::Item> {
         let Some(mut input) = self.items.take() else { return Vec::new() };
         // A chunk may be of more items than come.
-        let mut items = Vec::with_capacity(reserved::<I::Item>(size));
+        let reserved = RESERVED / size_of::<I::Item>().max(1);
+        let mut items = Vec::with_capacity(size.min(reserved.max(1)));
         let (hasty, begun) = (self.hasty, Instant::now());
         let pulled = catch(|| {
             while items.len() < size {
@@ -368,9 +372,7 @@ where
             Ok(false) => discard(input),
             Err(payload) => {
                 discard(input);
-                let panic = Panic::new(payload, None);
-                let (index, message) = (self.pulled + items.len(), panic.message());
-                discard(panic);
+                let (index, message) = (self.pulled + items.len(), message_of(payload));
                 self.end = Some(MpiError::Panicked { index, rank: 0, message });
             }
         }

@@ -4,14 +4,14 @@ use std::cell::{RefCell, RefMut};
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::input::Star;
-use crate::mpi::core::Core;
-use crate::mpi::error::MpiError;
-use crate::mpi::options::MpiOptions;
-use crate::mpi::stream::MpiImap;
-use crate::mpi::wire::Portable;
-use crate::mpi::{launch, launch::Plan};
-use crate::pool::Pool;
+use parpool::{Pool, Star};
+
+use crate::core::Core;
+use crate::error::MpiError;
+use crate::launch::{self, Plan};
+use crate::options::MpiOptions;
+use crate::stream::MpiImap;
+use crate::wire::Portable;
 
 /// A pool of the ranks of an MPI job, each with workers of its own.
 ///
@@ -20,7 +20,7 @@ use crate::pool::Pool;
 /// items are those of rank 0, and so are the results; the other ranks' items are not looked at.
 ///
 /// ```
-/// use parpool::mpi::MpiPool;
+/// use parpool_mpi::MpiPool;
 ///
 /// let pool = MpiPool::init()?; // on each rank
 /// let factor = 3; // on each rank too
@@ -28,7 +28,7 @@ use crate::pool::Pool;
 /// if let Some(scaled) = scaled {
 ///     println!("{}", scaled.iter().sum::<u64>()); // on rank 0
 /// }
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 ///
 /// Started without a launcher it is a pool of one rank, which is this process. How to start it with one,
@@ -43,16 +43,16 @@ use crate::pool::Pool;
 ///
 /// ```compile_fail,E0277
 /// fn shared<T: Sync>() {}
-/// shared::<parpool::mpi::MpiPool>();
+/// shared::<parpool_mpi::MpiPool>();
 /// ```
 ///
 /// ```compile_fail,E0277
 /// fn sent<T: Send>() {}
-/// sent::<parpool::mpi::MpiPool>();
+/// sent::<parpool_mpi::MpiPool>();
 /// ```
 ///
 /// Python: `mpi4py.futures.MPIPoolExecutor` and `schwimmbad.MPIPool`, where rank 0 alone runs the program
-/// (for which see [`MpiTasks`](crate::mpi::MpiTasks)).
+/// (for which see [`MpiTasks`](crate::MpiTasks)).
 pub struct MpiPool {
     /// Borrowed by the call that is being made.
     core: RefCell<Core>,
@@ -68,10 +68,10 @@ pub struct MpiPool {
 /// The settings of an [`MpiPool`], all optional. Made by [`MpiPool::builder`].
 ///
 /// ```
-/// let pool = parpool::mpi::MpiPool::builder().processes(2).root_computes(false).init()?;
+/// let pool = parpool_mpi::MpiPool::builder().processes(2).root_computes(false).init()?;
 /// // Alone, rank 0 computes all the same.
 /// assert_eq!(pool.workers(), 2 * pool.size().max(2) - 2);
-/// # Ok::<(), parpool::mpi::MpiError>(())
+/// # Ok::<(), parpool_mpi::MpiError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `init`"]
@@ -87,9 +87,9 @@ impl MpiBuilder {
     /// the calls.
     ///
     /// ```
-    /// let pool = parpool::mpi::MpiPool::builder().processes(3).init()?;
+    /// let pool = parpool_mpi::MpiPool::builder().processes(3).init()?;
     /// assert_eq!(pool.workers(), 3 * pool.size());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn processes(mut self, processes: impl Into<Option<usize>>) -> Self {
         self.plan.processes = processes.into();
@@ -103,8 +103,8 @@ impl MpiBuilder {
     /// nobody gets a new one. It is also what Python's pools over MPI do.
     ///
     /// ```
-    /// let pool = parpool::mpi::MpiPool::builder().root_computes(false).init()?;
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// let pool = parpool_mpi::MpiPool::builder().root_computes(false).init()?;
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn root_computes(mut self, root_computes: bool) -> Self {
         self.plan.root_computes = root_computes;
@@ -122,7 +122,7 @@ impl MpiBuilder {
     /// cannot be started; [`Busy`](MpiError::Busy) in a task of any pool.
     ///
     /// ```
-    /// use parpool::mpi::{MpiError, MpiPool};
+    /// use parpool_mpi::{MpiError, MpiPool};
     ///
     /// let pool = MpiPool::builder().init()?;
     /// assert!(matches!(MpiPool::builder().processes(0).init(), Err(MpiError::Pool(_))));
@@ -145,9 +145,9 @@ impl MpiPool {
     /// Python: `MPIPool()`.
     ///
     /// ```
-    /// let pool = parpool::mpi::MpiPool::init()?;
+    /// let pool = parpool_mpi::MpiPool::init()?;
     /// assert!(pool.rank() < pool.size());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn init() -> Result<Self, MpiError> {
         MpiPool::builder().init()
@@ -156,8 +156,8 @@ impl MpiPool {
     /// For what can be set: see [`MpiBuilder`].
     ///
     /// ```
-    /// let pool = parpool::mpi::MpiPool::builder().processes(1).init()?;
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// let pool = parpool_mpi::MpiPool::builder().processes(1).init()?;
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn builder() -> MpiBuilder {
         MpiBuilder { plan: Plan { processes: None, root_computes: true } }
@@ -166,9 +166,9 @@ impl MpiPool {
     /// Which rank this is, from 0.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// assert_eq!(pool.rank() == 0, pool.is_root());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn rank(&self) -> usize {
         self.rank
@@ -177,9 +177,9 @@ impl MpiPool {
     /// How many ranks there are.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// println!("rank {} of {}", pool.rank(), pool.size());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn size(&self) -> usize {
         self.size
@@ -190,11 +190,11 @@ impl MpiPool {
     /// Python: `is_master()`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let input = if pool.is_root() { vec![1.0, 2.0] } else { Vec::new() };
     /// let halves = pool.map(|x: f64| x / 2.0, input)?;
     /// assert_eq!(halves.is_some(), pool.is_root());
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn is_root(&self) -> bool {
         self.rank == 0
@@ -203,9 +203,9 @@ impl MpiPool {
     /// How many workers compute, over all ranks that the pool began with.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// assert!(pool.workers() >= 1);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn workers(&self) -> usize {
         self.workers
@@ -220,9 +220,9 @@ impl MpiPool {
     /// Python: the argument `chunksize=`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let squares = pool.chunksize(10).map(|x: u64| x * x, 0..100u64)?;
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn chunksize(&self, items: usize) -> MpiOptions<'_> {
         MpiOptions::new(self).chunksize(items)
@@ -237,11 +237,11 @@ impl MpiPool {
     /// Python: the argument `buffersize=` of `imap` (3.16).
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// for square in pool.buffersize(10).imap(|x: u64| x * x, 0..100u64) {
     ///     println!("{}", square?);
     /// }
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     pub fn buffersize(&self, items: usize) -> MpiOptions<'_> {
         MpiOptions::new(self).buffersize(items)
@@ -264,13 +264,13 @@ impl MpiPool {
     /// Python: `map`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let words = ["a", "bc", "def"].map(String::from);
     /// let lengths = pool.map(|word: String| word.len(), words)?;
     /// if pool.is_root() {
     ///     assert_eq!(lengths, Some(vec![1, 2, 3]));
     /// }
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map<I, F, R>(&self, f: F, items: I) -> Result<Option<Vec<R>>, MpiError>
@@ -290,10 +290,10 @@ impl MpiPool {
     /// Python: `starmap`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let sides = pool.starmap(f64::hypot, [(3.0, 4.0), (5.0, 12.0)])?;
     /// assert!(sides.is_none_or(|sides| sides == [5.0, 13.0]));
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn starmap<I, F>(&self, f: F, items: I) -> Result<Option<Vec<F::Output>>, MpiError>
@@ -315,13 +315,13 @@ impl MpiPool {
     /// Python: `comm.bcast(pool.map(f, xs))` of mpi4py.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let mut state = vec![1.0, 2.0, 3.0];
     /// for _ in 0..10 {
     ///     state = pool.map_all(|x: f64| x / 2.0, state)?; // the same on every rank
     /// }
     /// assert_eq!(state[1], 2.0 / 1024.0);
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn map_all<I, F, R>(&self, f: F, items: I) -> Result<Vec<R>, MpiError>
@@ -352,7 +352,7 @@ impl MpiPool {
     /// Python: `imap`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let mut sum = 0;
     /// for square in pool.imap(|x: u64| x * x, 0..) {
     ///     sum += square?;
@@ -360,7 +360,7 @@ impl MpiPool {
     ///         break; // what has not begun is cancelled
     ///     }
     /// }
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap<I, F, R>(&self, f: F, items: I) -> MpiImap<'_, I::IntoIter, R>
@@ -380,10 +380,10 @@ impl MpiPool {
     /// Python: `imap_unordered`.
     ///
     /// ```
-    /// # let pool = parpool::mpi::MpiPool::init()?;
+    /// # let pool = parpool_mpi::MpiPool::init()?;
     /// let sum: u64 = pool.imap_unordered(|x: u64| x * x, 0..4).sum::<Result<_, _>>()?;
     /// assert_eq!(sum, if pool.is_root() { 14 } else { 0 });
-    /// # Ok::<(), parpool::mpi::MpiError>(())
+    /// # Ok::<(), parpool_mpi::MpiError>(())
     /// ```
     #[track_caller]
     pub fn imap_unordered<I, F, R>(&self, f: F, items: I) -> MpiImap<'_, I::IntoIter, R>

@@ -4,8 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::Location;
 use std::rc::Rc;
 
-use crate::mpi::error::MpiError;
-use crate::mpi::{link::Event, link::Link, wire::Header, wire::Kind};
+use crate::error::MpiError;
+use crate::link::{Event, Link};
+use crate::wire::{Header, Kind};
 
 /// The part of a pool that a call has to itself.
 pub(crate) struct Core {

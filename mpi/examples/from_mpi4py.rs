@@ -2,14 +2,14 @@
 //! above its Rust line.
 //!
 //! ```text
-//! cargo build --release --features mpi --example from_mpi4py
+//! cargo build --release -p parpool-mpi --example from_mpi4py
 //! mpirun -n 3 --bind-to none target/release/examples/from_mpi4py
 //! ```
 //!
 //! Everything is asserted. Nothing is printed but a last line, and the message of the panic that the part
 //! about errors makes on purpose.
 
-use parpool::mpi::{MpiError, MpiPool, MpiTasks};
+use parpool_mpi::{MpiError, MpiPool, MpiTasks};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
