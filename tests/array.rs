@@ -3,8 +3,9 @@
 mod common;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{ON_PURPOSE, panicked, quiet, watchdog};
+use common::{ON_PURPOSE, fewer, panicked, quiet, watchdog};
 use ndarray::{
     Array, Array0, Array1, Array2, Array3, ArrayD, ArrayRef, ArrayView1, Axis, IxDyn, RemoveAxis,
     ShapeBuilder, array, s,
@@ -28,8 +29,13 @@ fn weigh(lane: ArrayView1<'_, i64>) -> i64 {
 
 /// All three maps over `array`, whatever its layout.
 fn check<D: RemoveAxis>(array: &ArrayRef<i64, D>) {
+    // Under Miri an array meets one of them, the next one another.
+    static CASES: AtomicUsize = AtomicUsize::new(0);
     for pool in pools() {
         for view in [pool.chunksize(1), pool.chunksize(5), pool.buffersize(1)] {
+            if CASES.fetch_add(1, Ordering::Relaxed) % fewer(1, 11) > 0 {
+                continue;
+            }
             for axis in (0..array.ndim()).map(Axis) {
                 let expected = array.map_axis(axis, weigh);
                 assert_eq!(view.map_lanes(weigh, axis, array).unwrap(), expected, "{axis:?}");

@@ -14,7 +14,7 @@ use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
     Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, gate, hold, panicked, watchdog,
+    counting_waker, eventually, fewer, gate, hold, panicked, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -493,17 +493,19 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn handles_can_be_awaited() {
+    const LEN: i32 = fewer(100, 10) as i32;
+
     watchdog(20, || {
         for (kind, pool) in all_pools() {
             let sum = block_on(async {
                 let mut sum = 0;
-                for i in 0..100 {
+                for i in 0..LEN {
                     sum += pool.apply_async(move || i, ()).await?;
                 }
-                let all = pool.map_async(|x: i32| x, 0..100);
+                let all = pool.map_async(|x: i32| x, 0..LEN);
                 Ok::<_, Error>(sum + all.await?.into_iter().sum::<i32>())
             });
-            assert_eq!(sum.unwrap(), 2 * 4950, "{kind:?}");
+            assert_eq!(sum.unwrap(), LEN * (LEN - 1), "{kind:?}");
         }
     });
 }
@@ -1070,7 +1072,7 @@ fn a_handle_keeps_the_last_of_its_wakers_alone() {
             let (gate, mut opener) = gate();
             let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
             let mut before = None;
-            for _ in 0..100 {
+            for _ in 0..fewer(100, 20) {
                 let mine = Arc::new(Mine);
                 let weak = Arc::downgrade(&mine);
                 assert!(poll(&mut handle, &Waker::from(mine)).is_pending());

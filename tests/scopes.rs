@@ -32,6 +32,9 @@ const SOME: usize = if cfg!(miri) { 12 } else { 200 };
 /// A nap that a task takes while its scope ends.
 const NAP: Duration = Duration::from_millis(if cfg!(miri) { 1 } else { 5 });
 
+/// Enough to pull a few items; under Miri, where time is made of steps, that takes longer.
+const SOON: Duration = Duration::from_millis(if cfg!(miri) { 5000 } else { 50 });
+
 /// A watchdog that has patience with Miri.
 fn watched(seconds: u64, body: impl FnOnce() + Send + 'static) {
     watchdog(if cfg!(miri) { 40 * seconds } else { seconds }, body);
@@ -144,7 +147,7 @@ fn options_hold_for_the_verbs_of_a_scope() {
             }
             let (gate, opener) = gate();
             let pulled = Cell::new(0);
-            pool.buffersize(3).timeout(Duration::from_millis(50)).scope(|s| {
+            pool.buffersize(3).timeout(SOON).scope(|s| {
                 let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
                 let mut stream = s.imap(|_: u64| gate.pass(), input);
                 assert_matches!(stream.next(), Some(Err(Error::Timeout)));

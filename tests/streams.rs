@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use common::{
     ALL, Counter, Drops, Kind, LASTING, LONG, ON_PURPOSE, STEP, THREADS, all_pools, eventually,
-    gate, hold, panicked, pools, quiet, scaled, watchdog,
+    fewer, gate, hold, panicked, pools, quiet, scaled, watchdog,
 };
 
 // ---- what the tests share ------------------------------------------------------------------------
@@ -129,9 +129,13 @@ fn p05_an_input_that_panics_is_an_error_at_its_place() {
             [true, false].map(move |ordered| ((pool.0, Arc::clone(&pool)), ordered))
         }) {
             let pool = &pool.1;
-            for (at, chunk) in [0, 3, 40].into_iter().flat_map(|at| {
-                [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
-            }) {
+            for (at, chunk) in [0, 3, 40]
+                .into_iter()
+                .flat_map(|at| {
+                    [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
+                })
+                .step_by(fewer(1, 5))
+            {
                 let sized = (0..100).inspect(move |i| assert_ne!(*i, at, "{ON_PURPOSE}"));
                 let unsized_ = sized.clone().filter(|_| true);
                 let check = |results: Vec<Result<usize, Error>>| {
@@ -179,15 +183,17 @@ fn p07_ten_items_then_none_for_ever() {
 
 #[test]
 fn p07_a_thousand_items_in_chunks_of_a_hundred() {
+    const LEN: u32 = fewer(1000, 150) as u32;
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for ordered in [true, false] {
-                let squares = stream(pool.chunksize(100), ordered, |x| x * x, 0..1000);
+                let squares = stream(pool.chunksize(100), ordered, |x| x * x, 0..LEN);
                 let mut seen: Vec<u32> = squares.map(Result::unwrap).collect();
                 if !ordered {
                     seen.sort_unstable();
                 }
-                assert!(seen.into_iter().eq((0..1000).map(|x| x * x)));
+                assert!(seen.into_iter().eq((0..LEN).map(|x| x * x)));
             }
         }
     });
@@ -269,12 +275,14 @@ fn p24_a_size_of_zero_is_refused_and_nothing_is_pulled() {
 
 #[test]
 fn p24_an_endless_input() {
+    const FIRST: usize = fewer(1000, 15);
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for window in [None, Some(1), Some(5)] {
                 let squares = options(&pool, None, window).imap(|x: u64| x * x, 0..);
-                let first: Vec<u64> = squares.take(1000).map(Result::unwrap).collect();
-                assert!(first.into_iter().eq((0..1000).map(|x| x * x)));
+                let first: Vec<u64> = squares.take(FIRST).map(Result::unwrap).collect();
+                assert!(first.into_iter().eq((0..FIRST as u64).map(|x| x * x)));
             }
         }
     });
@@ -473,7 +481,7 @@ impl Drop for Live {
 }
 
 #[cfg(debug_assertions)]
-const MANY: usize = if cfg!(miri) { 3000 } else { 100_000 };
+const MANY: usize = fewer(100_000, 150);
 #[cfg(not(debug_assertions))]
 const MANY: usize = 10_000_000;
 
@@ -516,6 +524,8 @@ impl<I: Iterator> ExactSizeIterator for Liar<I> {}
 
 #[test]
 fn d09_a_lying_size_hint_harms_nobody() {
+    const LEN: usize = fewer(100, 20);
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for hint in
@@ -523,7 +533,7 @@ fn d09_a_lying_size_hint_harms_nobody() {
             {
                 for ordered in [true, false] {
                     let start = Instant::now();
-                    let input = Liar(0..100, hint);
+                    let input = Liar(0..LEN, hint);
                     let mut stream = stream(pool.chunksize(7), ordered, |x| x, input);
                     let mut seen = Vec::new();
                     // Not `collect`, which would believe it.
@@ -532,7 +542,7 @@ fn d09_a_lying_size_hint_harms_nobody() {
                         seen.push(value.unwrap());
                     }
                     seen.sort_unstable();
-                    assert!(seen.into_iter().eq(0..100));
+                    assert!(seen.into_iter().eq(0..LEN));
                     assert!(start.elapsed() < Duration::from_secs(1));
                 }
             }
@@ -735,6 +745,8 @@ fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
 
 #[test]
 fn d14_the_same_results_at_every_chunk_size() {
+    const LEN: usize = fewer(100, 20);
+
     watchdog(60, || {
         let bad = |i: usize| i % 7 == 3 || i % 12 == 0;
         let f = move |i: usize| match bad(i) {
@@ -742,13 +754,13 @@ fn d14_the_same_results_at_every_chunk_size() {
             false => i * 2,
         };
         let expected: Vec<_> =
-            (0..100).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
+            (0..LEN).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
         for (kind, pool) in all_pools() {
             for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)] {
                 let what = format!("{kind:?}, chunk {chunk:?}");
-                let ordered = options(&pool, chunk, None).imap(f, 0..100);
+                let ordered = options(&pool, chunk, None).imap(f, 0..LEN);
                 assert_eq!(ordered.map(plain).collect::<Vec<_>>(), expected, "{what}");
-                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..100);
+                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..LEN);
                 let mut seen: Vec<_> = unordered.map(plain).collect();
                 seen.sort_by_key(|result| result.map_or_else(|i| i.unwrap(), |value| value / 2));
                 assert_eq!(seen, expected, "{what}");
@@ -760,17 +772,19 @@ fn d14_the_same_results_at_every_chunk_size() {
 /// `next` takes `&mut self`: threads that share a stream need a lock of their own, and it is enough.
 #[test]
 fn d15_threads_that_share_a_stream_get_each_result_once() {
+    const LEN: u32 = fewer(500, 40) as u32;
+
     fn assert_send<T: Send>(_: &T) {}
 
     watchdog(60, || {
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
-                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..500);
+                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..LEN);
                 assert_send(&stream);
                 let (stream, seen) = (Mutex::new(stream), Mutex::new(BTreeSet::new()));
                 thread::scope(|scope| {
-                    for _ in 0..8 {
+                    for _ in 0..fewer(8, 3) {
                         scope.spawn(|| {
                             loop {
                                 let next = stream.lock().unwrap().next();
@@ -780,7 +794,7 @@ fn d15_threads_that_share_a_stream_get_each_result_once() {
                         });
                     }
                 });
-                assert!(seen.into_inner().unwrap().into_iter().eq(0..500));
+                assert!(seen.into_inner().unwrap().into_iter().eq(0..LEN));
             }
         }
     });
@@ -788,10 +802,10 @@ fn d15_threads_that_share_a_stream_get_each_result_once() {
 
 // ---- the tutorial --------------------------------------------------------------------------------
 
-/// With a fifth of a second for its second.
+/// With a fifth of a second for its second; under Miri, where time is made of steps, more.
 #[test]
 fn tutorial_imap_prints_as_it_comes() {
-    const ROUND: Duration = Duration::from_millis(200);
+    const ROUND: Duration = Duration::from_millis(fewer(200, 20_000) as u64);
 
     watchdog(30, || {
         let square = |x: u32| {
@@ -844,7 +858,11 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
         1 => (0..100_u8).prop_map(Item::Slow),
         1 => Just(Item::Bad),
     ];
-    let len = prop_oneof![3 => 0..50_usize, 1 => 90..110_usize, 1 => 300..600_usize];
+    let len = prop_oneof![
+        3 => 0..fewer(50, 10),
+        1 => fewer(90, 10)..fewer(110, 20),
+        1 => fewer(300, 20)..fewer(600, 30),
+    ];
     len.prop_flat_map(move |len| prop::collection::vec(item.clone(), len))
 }
 
@@ -901,7 +919,7 @@ proptest! {
 
     #[test]
     fn a_stream_over_a_stream_is_the_serial_chain(
-        len in 0..300_u64,
+        len in 0..fewer(300, 20) as u64,
         windows in (1..20_usize, 1..20_usize),
     ) {
         for (kind, pool) in shared_pools() {
@@ -919,14 +937,16 @@ proptest! {
 
 #[test]
 fn the_length_is_right_at_each_step() {
+    const LEN: u32 = fewer(100, 20) as u32;
+
     fn assert_fused<T: FusedIterator>(_: &T) {}
 
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for ordered in [true, false] {
-                let mut exact = stream(options(&pool, None, Some(7)), ordered, |x| x, 0..100_u32);
+                let mut exact = stream(options(&pool, None, Some(7)), ordered, |x| x, 0..LEN);
                 assert_fused(&exact);
-                for left in (0..100).rev() {
+                for left in (0..LEN as usize).rev() {
                     assert_eq!(exact.len(), left + 1);
                     exact.next().unwrap().unwrap();
                     assert_eq!((exact.len(), exact.size_hint()), (left, (left, Some(left))));
@@ -934,10 +954,10 @@ fn the_length_is_right_at_each_step() {
                 assert!(exact.next().is_none());
                 assert_eq!(exact.len(), 0);
 
-                let half = (0..100_u32).filter(|x| x % 2 == 0);
+                let half = (0..LEN).filter(|x| x % 2 == 0);
                 let mut filtered = stream(options(&pool, None, Some(7)), ordered, |x| x, half);
-                assert_eq!(filtered.size_hint(), (0, Some(100)));
-                for left in (0..50).rev() {
+                assert_eq!(filtered.size_hint(), (0, Some(LEN as usize)));
+                for left in (0..LEN as usize / 2).rev() {
                     filtered.next().unwrap().unwrap();
                     let (low, high) = filtered.size_hint();
                     assert!(low <= left && left <= high.unwrap(), "{low}, {left}, {high:?}");
@@ -1010,7 +1030,7 @@ fn a_slow_input_holds_no_result_back() {
 #[test]
 fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_length() {
     watchdog(60, || {
-        const WINDOW: usize = 1000;
+        const WINDOW: usize = fewer(1000, 12);
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
@@ -1038,11 +1058,13 @@ fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_
 
 #[test]
 fn a_fast_input_is_not_asked_while_there_are_results() {
+    const LEN: usize = fewer(1000, 40);
+
     watchdog(60, || {
         for kind in THREADS {
             for (ordered, window) in [(true, 4), (false, 4), (true, 20), (false, 20)] {
                 let pool = kind.pool();
-                let (input, seen) = counting(0..1000);
+                let (input, seen) = counting(0..LEN);
                 let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
                 let (mut opener, held) = hold(&pool, kind.workers());
                 assert_matches!(stream.next_timeout(Duration::ZERO), Some(Err(Error::Timeout)));
@@ -1057,7 +1079,7 @@ fn a_fast_input_is_not_asked_while_there_are_results() {
                 assert!(values.into_iter().eq(0..window));
                 assert_eq!(seen.pulled(), window, "{kind:?}, ordered {ordered}");
                 drop(opener);
-                assert_eq!(stream.map(Result::unwrap).count(), 1000 - window);
+                assert_eq!(stream.map(Result::unwrap).count(), LEN - window);
             }
         }
     });
@@ -1344,7 +1366,7 @@ fn many_tiny_streams_dropped_half_way_leave_nothing() {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 5000), Kind::Serial] {
             let pool = kind.pool();
             let drops = Drops::default();
-            for i in 0..scaled(20_000) {
+            for i in 0..fewer(20_000, 10) {
                 let captured = (i % 100 == 0).then(|| drops.make(i));
                 let f = move |x: usize| x + captured.as_ref().map_or(0, common::Counted::value);
                 let mut stream = stream(options(&pool, None, None), i % 2 == 0, f, 0..10);
@@ -1415,7 +1437,9 @@ fn dropping_a_stream_skips_what_has_not_begun() {
 fn pipelines_of_streams_on_one_pool() {
     watchdog(60, || {
         for (kind, pool) in all_pools() {
-            let len = if matches!(kind, Kind::Replaced(..)) { 50 } else { 1000 };
+            let len =
+                if matches!(kind, Kind::Replaced(..)) { fewer(50, 12) } else { fewer(1000, 20) }
+                    as u64;
             let one = pool.imap(|x: u64| x + 1, 0..len);
             let two = pool.imap(|x: Result<u64, Error>| x.unwrap() * 2, one);
             let three = pool.imap_unordered(|x: Result<u64, Error>| x.unwrap() - 1, two);
@@ -1437,16 +1461,19 @@ fn nested(pool: &Arc<Pool>, depth: u32, ordered: bool) -> u64 {
 
 #[test]
 fn streams_inside_of_the_items_of_streams() {
+    const DEPTH: u32 = fewer(3, 2) as u32;
+
     watchdog(60, || {
+        // Of depth 1: 6 and 4; each more: 6 and 4 times the one before.
+        let expected = (0..DEPTH).fold(1, |sum, _| 6 + 4 * sum);
         for (kind, pool) in all_pools() {
             let pool = Arc::new(pool);
             for ordered in [true, false] {
-                // Of depth 1: 6 and 4; each more: 6 and 4 times the one before.
-                assert_eq!(nested(&pool, 3, ordered), 6 + 4 * (6 + 4 * 10), "{kind:?}");
+                assert_eq!(nested(&pool, DEPTH, ordered), expected, "{kind:?}");
             }
             let inner = Arc::clone(&pool);
-            let sum = pool.apply(move || nested(&inner, 3, true), ());
-            assert_eq!(sum.unwrap(), 190, "{kind:?}");
+            let sum = pool.apply(move || nested(&inner, DEPTH, true), ());
+            assert_eq!(sum.unwrap(), expected, "{kind:?}");
         }
     });
 }
@@ -1455,7 +1482,9 @@ fn streams_inside_of_the_items_of_streams() {
 fn a_consumer_inside_of_a_task() {
     watchdog(60, || {
         for (kind, pool) in all_pools() {
-            let len = if matches!(kind, Kind::Replaced(..)) { 100 } else { 2000 };
+            let len =
+                if matches!(kind, Kind::Replaced(..)) { fewer(100, 6) } else { fewer(2000, 10) }
+                    as u64;
             let pool = Arc::new(pool);
             for (ordered, window) in
                 [(true, None), (false, None), (true, Some(1)), (false, Some(7))]
@@ -1512,9 +1541,9 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
 fn two_pools_in_one_pipeline() {
     watchdog(30, || {
         let (a, b) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
-        let front = a.imap(|x: u64| x + 1, 0..1000);
+        let front = a.imap(|x: u64| x + 1, 0..fewer(1000, 30) as u64);
         let back = b.imap(|x: Result<u64, Error>| x.unwrap() * 2, front);
-        assert!(back.map(Result::unwrap).eq((0..1000).map(|x| (x + 1) * 2)));
+        assert!(back.map(Result::unwrap).eq((0..fewer(1000, 30) as u64).map(|x| (x + 1) * 2)));
     });
 }
 
@@ -1535,6 +1564,8 @@ fn a_chunk_size_is_exact() {
 /// Room is made for the items there are, not for those there might be.
 #[test]
 fn a_chunk_size_or_a_window_without_end() {
+    const LEN: u64 = fewer(3000, 12) as u64;
+
     watchdog(60, || {
         for (kind, pool) in all_pools() {
             for (chunk, window) in [
@@ -1547,12 +1578,12 @@ fn a_chunk_size_or_a_window_without_end() {
                 (Some(1 << 40), Some(1 << 50)),
             ] {
                 for ordered in [true, false] {
-                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..3000_u64);
+                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..LEN);
                     let mut seen: Vec<_> = stream.map(Result::unwrap).collect();
                     if !ordered {
                         seen.sort_unstable();
                     }
-                    assert!(seen.into_iter().eq(0..3000), "{kind:?}, {chunk:?}, {window:?}");
+                    assert!(seen.into_iter().eq(0..LEN), "{kind:?}, {chunk:?}, {window:?}");
                 }
             }
         }
@@ -1562,7 +1593,7 @@ fn a_chunk_size_or_a_window_without_end() {
 /// The results of a chunk have room in pieces, of some ten thousand each.
 #[test]
 fn a_chunk_of_very_many_items() {
-    const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
+    const MANY: usize = fewer(300_000, 40);
 
     watchdog(60, || {
         for (kind, pool) in
@@ -1598,6 +1629,7 @@ fn a_chunk_of_very_many_items() {
 
 /// Expensive neighbours among cheap items: the chunk that they are in is shared out again.
 #[test]
+#[cfg_attr(miri, ignore = "looks at the clock for speed")]
 fn expensive_neighbours_are_shared_out() {
     watchdog(60, || {
         for (ordered, at) in [(true, 3000), (false, 3000), (true, 1003), (false, 4990)] {
@@ -1655,10 +1687,12 @@ fn a_consumer_that_waits_for_a_slow_item_sleeps() {
 
 #[test]
 fn a_consumer_that_moves_from_thread_to_thread() {
+    const LEN: u32 = fewer(100, 20) as u32;
+
     watchdog(30, || {
         for pool in pools() {
-            let mut stream = pool.imap(|x: u32| x, 0..100);
-            for x in 0..100 {
+            let mut stream = pool.imap(|x: u32| x, 0..LEN);
+            for x in 0..LEN {
                 stream = thread::spawn(move || {
                     assert_eq!(stream.next().unwrap().unwrap(), x);
                     stream

@@ -27,15 +27,20 @@ const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
 
 // ---- Miri ----------------------------------------------------------------------------------------
 
-/// How often to do a thing that is done `n` times: as often, or a hundredth of it under Miri, which takes
+/// How often to do a thing that is done `n` times: as often, or a thousandth of it under Miri, which takes
 /// about a second for each map. A race that is tried too seldom there is tried elsewhere.
 pub(crate) fn scaled<N>(n: N) -> N
 where
     N: TryFrom<usize, Error: fmt::Debug> + TryInto<usize, Error: fmt::Debug>,
 {
     let often: usize = n.try_into().expect("a count");
-    let often = if cfg!(miri) { (often / 100).max(often.min(4)) } else { often };
+    let often = if cfg!(miri) { (often / 1000).max(often.min(4)) } else { often };
     often.try_into().expect("no more than before")
+}
+
+/// `n`, or so many under Miri, where an item of a stream takes milliseconds.
+pub(crate) const fn fewer(n: usize, under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { n }
 }
 
 /// The step through a table of cases: all of them, or under Miri one of so many. Prime, so that each column
