@@ -779,7 +779,7 @@ fn what_a_task_calls_is_cancelled_with_it() {
             let pool = kind.pool();
             let seen = Mutex::new(Vec::new());
             let note = |what| seen.lock().unwrap().push((what, is_cancelled()));
-            let result = pool.timeout(Duration::from_millis(30)).apply(
+            let result = pool.timeout(Duration::from_millis(fewer(30, 500) as u64)).apply(
                 || {
                     note("outer");
                     until_cancelled();

@@ -313,7 +313,7 @@ fn a_call_whose_time_is_up_has_ended_when_its_error_is_there() {
                     begun.send(()).unwrap();
                     gate.recv().unwrap();
                 };
-                let soon = pool.timeout(Duration::from_millis(20));
+                let soon = pool.timeout(Duration::from_millis(fewer(20, 1000) as u64));
                 let late = soon.progress(&progress).apply_async(held, ());
                 // On a busy machine its time may be up before it begins.
                 if begin.recv().is_ok() {

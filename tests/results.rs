@@ -731,7 +731,7 @@ fn what_a_late_task_returns_is_thrown_away() {
                 };
                 let options = match terminates {
                     true => pool.chunksize(1),
-                    false => pool.timeout(Duration::from_millis(50)),
+                    false => pool.timeout(Duration::from_millis(fewer(50, 5000) as u64)),
                 };
                 let error = match verb {
                     0 => {
@@ -959,7 +959,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
             let pool = kind.pool();
             let (gate, mut opener) = gate();
             let (start, began) = bounded::<()>(0);
-            let quick = pool.timeout(Duration::from_millis(600));
+            let quick = pool.timeout(Duration::from_millis(fewer(600, 60_000) as u64));
             let result = quick
                 .apply_async(move || began.recv().map_or(5, |()| 5), ())
                 .callback(move |_| gate.pass());
@@ -972,7 +972,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
                     result.ready()
                 });
                 // Until the time of the call is over.
-                thread::sleep(Duration::from_millis(650));
+                thread::sleep(Duration::from_millis(fewer(650, 65_000) as u64));
                 assert!(!waiter.is_finished(), "{kind:?}: `wait` returned before the callback");
                 opener.open();
                 assert!(waiter.join().unwrap(), "{kind:?}: not ready after `wait`");

@@ -25,6 +25,11 @@ const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
     None => 1,
 };
 
+/// So long at the most, where things take longer longer.
+pub(crate) fn at_most(time: Duration) -> Duration {
+    time * PATIENCE as u32
+}
+
 // ---- Miri ----------------------------------------------------------------------------------------
 
 /// How often to do a thing that is done `n` times: as often, or a thousandth of it under Miri, which takes
@@ -42,6 +47,10 @@ where
 pub(crate) const fn fewer(n: usize, under_miri: usize) -> usize {
     if cfg!(miri) { under_miri } else { n }
 }
+
+/// The time in which a stream fills its window from an input that costs nothing: none, but under Miri, where time
+/// is made of steps and any input is slow.
+pub(crate) const NO_TIME: Duration = Duration::from_millis(if cfg!(miri) { 5000 } else { 0 });
 
 /// The step through a table of cases: all of them, or under Miri one of so many. Prime, so that each column
 /// is met in all its values.
