@@ -2,8 +2,8 @@
 
 mod common;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use common::{ON_PURPOSE, fewer, panicked, quiet, watchdog};
 use ndarray::{
@@ -31,7 +31,8 @@ fn weigh(lane: ArrayView1<'_, i64>) -> i64 {
 fn check<D: RemoveAxis>(array: &ArrayRef<i64, D>) {
     // Under Miri an array meets one of them, the next one another.
     static CASES: AtomicUsize = AtomicUsize::new(0);
-    for pool in pools() {
+    static POOLS: LazyLock<[Pool; 4]> = LazyLock::new(pools);
+    for pool in &*POOLS {
         for view in [pool.chunksize(1), pool.chunksize(5), pool.buffersize(1)] {
             if CASES.fetch_add(1, Ordering::Relaxed) % fewer(1, 11) > 0 {
                 continue;
@@ -71,10 +72,10 @@ where
 #[test]
 fn every_shape_and_layout_gives_what_the_loop_gives() {
     watchdog(120, || {
-        for n in [0, 1, 2, 100] {
+        for n in [0, 1, 2, fewer(100, 12)] {
             check(&numbers(n));
         }
-        for shape in [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (9, 1), (13, 7)] {
+        for shape in [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (9, 1), (fewer(13, 5), fewer(7, 3))] {
             check(&numbers(shape));
             check(&numbers(shape.f()));
             check(&numbers(shape).t());
@@ -83,7 +84,7 @@ fn every_shape_and_layout_gives_what_the_loop_gives() {
             check(&numbers(shape));
             check(&numbers(shape.f()));
         }
-        let whole = numbers((12, 9));
+        let whole = numbers((fewer(12, 4), 9));
         check(&whole.slice(s![..;-1, ..]));
         check(&whole.slice(s![.., ..;-1]));
         check(&whole.slice(s![1..;3, 2..8;2]));

@@ -129,7 +129,7 @@ fn p05_an_input_that_panics_is_an_error_at_its_place() {
             [true, false].map(move |ordered| ((pool.0, Arc::clone(&pool)), ordered))
         }) {
             let pool = &pool.1;
-            for (at, chunk) in [0, 3, 40]
+            for (at, chunk) in [0, 3, fewer(40, 9)]
                 .into_iter()
                 .flat_map(|at| {
                     [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
@@ -183,12 +183,12 @@ fn p07_ten_items_then_none_for_ever() {
 
 #[test]
 fn p07_a_thousand_items_in_chunks_of_a_hundred() {
-    const LEN: u32 = fewer(1000, 150) as u32;
+    const LEN: u32 = fewer(1000, 25) as u32;
 
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for ordered in [true, false] {
-                let squares = stream(pool.chunksize(100), ordered, |x| x * x, 0..LEN);
+                let squares = stream(pool.chunksize(fewer(100, 10)), ordered, |x| x * x, 0..LEN);
                 let mut seen: Vec<u32> = squares.map(Result::unwrap).collect();
                 if !ordered {
                     seen.sort_unstable();
@@ -292,8 +292,9 @@ fn p24_an_endless_input() {
 fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
     watchdog(30, || {
         for kind in THREADS {
-            for (ordered, window) in
-                [1, 2, 7, 100].into_iter().flat_map(|window| [(true, window), (false, window)])
+            for (ordered, window) in [1, 2, 7, fewer(100, 12)]
+                .into_iter()
+                .flat_map(|window| [(true, window), (false, window)])
             {
                 let pool = kind.pool();
                 let (gate, opener) = gate();
@@ -481,14 +482,14 @@ impl Drop for Live {
 }
 
 #[cfg(debug_assertions)]
-const MANY: usize = fewer(100_000, 150);
+const MANY: usize = fewer(100_000, 30);
 #[cfg(not(debug_assertions))]
 const MANY: usize = 10_000_000;
 
 #[test]
 fn d08_memory_is_flat() {
     watchdog(300, || {
-        for (workers, window) in [(1, Some(100)), (2, Some(1000)), (2, None)] {
+        for (workers, window) in [(1, Some(fewer(100, 10))), (2, Some(1000)), (2, None)] {
             let pool = Pool::new(workers).unwrap();
             for ordered in [true, false] {
                 let count = Arc::default();
@@ -524,7 +525,7 @@ impl<I: Iterator> ExactSizeIterator for Liar<I> {}
 
 #[test]
 fn d09_a_lying_size_hint_harms_nobody() {
-    const LEN: usize = fewer(100, 20);
+    const LEN: usize = fewer(100, 9);
 
     watchdog(20, || {
         for (_, pool) in all_pools() {
@@ -745,7 +746,7 @@ fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
 
 #[test]
 fn d14_the_same_results_at_every_chunk_size() {
-    const LEN: usize = fewer(100, 20);
+    const LEN: usize = fewer(100, 13);
 
     watchdog(60, || {
         let bad = |i: usize| i % 7 == 3 || i % 12 == 0;
@@ -756,7 +757,10 @@ fn d14_the_same_results_at_every_chunk_size() {
         let expected: Vec<_> =
             (0..LEN).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
         for (kind, pool) in all_pools() {
-            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)] {
+            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)]
+                .into_iter()
+                .step_by(fewer(1, 2))
+            {
                 let what = format!("{kind:?}, chunk {chunk:?}");
                 let ordered = options(&pool, chunk, None).imap(f, 0..LEN);
                 assert_eq!(ordered.map(plain).collect::<Vec<_>>(), expected, "{what}");
@@ -772,7 +776,7 @@ fn d14_the_same_results_at_every_chunk_size() {
 /// `next` takes `&mut self`: threads that share a stream need a lock of their own, and it is enough.
 #[test]
 fn d15_threads_that_share_a_stream_get_each_result_once() {
-    const LEN: u32 = fewer(500, 40) as u32;
+    const LEN: u32 = fewer(500, 25) as u32;
 
     fn assert_send<T: Send>(_: &T) {}
 
@@ -867,7 +871,7 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: scaled(60), failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: fewer(60, 2) as u32, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_stream_is_the_serial_iterator(
@@ -937,7 +941,7 @@ proptest! {
 
 #[test]
 fn the_length_is_right_at_each_step() {
-    const LEN: u32 = fewer(100, 20) as u32;
+    const LEN: u32 = fewer(100, 12) as u32;
 
     fn assert_fused<T: FusedIterator>(_: &T) {}
 
@@ -1030,7 +1034,7 @@ fn a_slow_input_holds_no_result_back() {
 #[test]
 fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_length() {
     watchdog(60, || {
-        const WINDOW: usize = fewer(1000, 12);
+        const WINDOW: usize = fewer(1000, 6);
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
@@ -1058,11 +1062,13 @@ fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_
 
 #[test]
 fn a_fast_input_is_not_asked_while_there_are_results() {
-    const LEN: usize = fewer(1000, 40);
+    const LEN: usize = fewer(1000, 24);
 
     watchdog(60, || {
         for kind in THREADS {
-            for (ordered, window) in [(true, 4), (false, 4), (true, 20), (false, 20)] {
+            for (ordered, window) in
+                [(true, 4), (false, 4), (true, 20), (false, 20)].into_iter().step_by(fewer(1, 3))
+            {
                 let pool = kind.pool();
                 let (input, seen) = counting(0..LEN);
                 let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
@@ -1439,7 +1445,7 @@ fn pipelines_of_streams_on_one_pool() {
     watchdog(60, || {
         for (kind, pool) in all_pools() {
             let len =
-                if matches!(kind, Kind::Replaced(..)) { fewer(50, 12) } else { fewer(1000, 20) }
+                if matches!(kind, Kind::Replaced(..)) { fewer(50, 8) } else { fewer(1000, 10) }
                     as u64;
             let one = pool.imap(|x: u64| x + 1, 0..len);
             let two = pool.imap(|x: Result<u64, Error>| x.unwrap() * 2, one);
@@ -1515,6 +1521,8 @@ fn a_consumer_inside_of_a_task() {
 
 #[test]
 fn a_consumer_inside_of_a_task_of_a_closed_pool() {
+    const LEN: u64 = fewer(100, 20) as u64;
+
     watchdog(30, || {
         for kind in THREADS {
             let pool = Arc::new(kind.pool());
@@ -1523,7 +1531,7 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
             let sum = pool.apply_async(
                 move || {
                     gate.pass();
-                    let sum = inner.imap(|x: u64| x, 0..100).map(Result::unwrap).sum::<u64>();
+                    let sum = inner.imap(|x: u64| x, 0..LEN).map(Result::unwrap).sum::<u64>();
                     drop(inner);
                     sum
                 },
@@ -1532,7 +1540,7 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
             opener.wait_for(1);
             pool.close();
             drop(opener);
-            assert_eq!(sum.get().unwrap(), 4950);
+            assert_eq!(sum.get().unwrap(), LEN * (LEN - 1) / 2);
             pool.join().unwrap();
         }
     });
@@ -1542,9 +1550,9 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
 fn two_pools_in_one_pipeline() {
     watchdog(30, || {
         let (a, b) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
-        let front = a.imap(|x: u64| x + 1, 0..fewer(1000, 30) as u64);
+        let front = a.imap(|x: u64| x + 1, 0..fewer(1000, 20) as u64);
         let back = b.imap(|x: Result<u64, Error>| x.unwrap() * 2, front);
-        assert!(back.map(Result::unwrap).eq((0..fewer(1000, 30) as u64).map(|x| (x + 1) * 2)));
+        assert!(back.map(Result::unwrap).eq((0..fewer(1000, 20) as u64).map(|x| (x + 1) * 2)));
     });
 }
 
@@ -1565,7 +1573,7 @@ fn a_chunk_size_is_exact() {
 /// Room is made for the items there are, not for those there might be.
 #[test]
 fn a_chunk_size_or_a_window_without_end() {
-    const LEN: u64 = fewer(3000, 12) as u64;
+    const LEN: u64 = fewer(3000, 8) as u64;
 
     watchdog(60, || {
         for (kind, pool) in all_pools() {
@@ -1577,7 +1585,10 @@ fn a_chunk_size_or_a_window_without_end() {
                 (Some(usize::MAX / 2), None),
                 (Some(1 << 40), None),
                 (Some(1 << 40), Some(1 << 50)),
-            ] {
+            ]
+            .into_iter()
+            .step_by(fewer(1, 3))
+            {
                 for ordered in [true, false] {
                     let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..LEN);
                     let mut seen: Vec<_> = stream.map(Result::unwrap).collect();
@@ -1594,7 +1605,7 @@ fn a_chunk_size_or_a_window_without_end() {
 /// The results of a chunk have room in pieces, of some ten thousand each.
 #[test]
 fn a_chunk_of_very_many_items() {
-    const MANY: usize = fewer(300_000, 40);
+    const MANY: usize = fewer(300_000, 20);
 
     watchdog(60, || {
         for (kind, pool) in
