@@ -24,6 +24,10 @@ use common::{
 const A_WHILE: Duration = Duration::from_millis(20);
 
 /// Pools of few workers, and of workers that are replaced.
+#[cfg(miri)]
+const KINDS: [Kind; 2] = [Kind::Lasting(2), Kind::Replaced(2, 2)];
+
+#[cfg(not(miri))]
 const KINDS: [Kind; 6] = [
     Kind::Lasting(1),
     Kind::Lasting(2),
@@ -96,7 +100,7 @@ impl Spread {
 
 /// Lasting pools of two and more workers.
 fn spreading() -> impl Iterator<Item = Pool> {
-    (2..=4).map(|workers| Kind::Lasting(workers).pool())
+    (2..=fewer(4, 3)).map(|workers| Kind::Lasting(workers).pool())
 }
 
 // ---- what may run on top of rayon code -----------------------------------------------------------
@@ -307,7 +311,7 @@ fn a_task_begins_on_a_thread_that_sleeps_though_others_are_in_rayon_code() {
 fn a_task_that_no_thread_could_begin_is_begun_when_one_is_back() {
     watchdog(40, || {
         for round in 0..scaled(30) {
-            for workers in 2..=4 {
+            for workers in 2..=fewer(4, 2) {
                 let pool = Kind::Lasting(workers).pool();
                 let (send, receive) = bounded::<u32>(1);
                 let (waits, is_waiting) = bounded(1);
@@ -487,12 +491,12 @@ fn jobs_that_wait_end(kinds: &'static [Kind]) {
 
 #[test]
 fn rayon_jobs_that_wait_for_tasks_end() {
-    jobs_that_wait_end(&KINDS[..4]);
+    jobs_that_wait_end(&KINDS[..fewer(4, 1)]);
 }
 
 #[test]
 fn rayon_jobs_that_wait_for_tasks_end_on_workers_that_are_replaced() {
-    jobs_that_wait_end(&KINDS[4..]);
+    jobs_that_wait_end(&KINDS[fewer(4, 1)..]);
 }
 
 #[test]
