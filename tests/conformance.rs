@@ -80,7 +80,7 @@ fn p02_map_is_the_serial_map() {
                 let sizes = move |len| CHUNKS.into_iter().map(move |size| (kind, size, len));
                 [0_u32, 1, 9, 10, 100, scaled(10_007)].into_iter().flat_map(sizes)
             })
-            .step_by(STEP)
+            .step_by(fewer(1, 53))
         {
             // A thread for each item and verb would take its time.
             if matches!(kind, Kind::Replaced(..)) && len > 100 && size.is_some_and(|size| size < 20)
@@ -133,12 +133,14 @@ fn p02_map_is_the_serial_map() {
 
 #[test]
 fn p02_map_over_a_slow_input_of_unknown_length() {
-    const LEN: u64 = fewer(200, 12) as u64;
+    const LEN: u64 = fewer(200, 8) as u64;
 
     watchdog(40, || {
-        for kind in [Kind::Lasting(8), Kind::Lasting(2), Kind::Replaced(3, 50), Kind::Serial] {
+        for kind in
+            [Kind::Lasting(fewer(8, 3)), Kind::Lasting(2), Kind::Replaced(3, 50), Kind::Serial]
+        {
             let pool = kind.pool();
-            for round in 0..scaled(40) {
+            for round in 0..fewer(40, 2) {
                 // Slow to pull, so that workers come for nothing and blocks change hands unbegun.
                 let slow = (0..LEN).filter(|_| {
                     let start = Instant::now();
@@ -703,6 +705,7 @@ fn p15_the_initializer_runs_again_on_each_new_worker() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "any size of stack is fine there")]
 fn p16_a_worker_that_cannot_be_started_fails_the_pool() {
     watchdog(20, || {
         // The first few have room in the address space, so there is something to clean up.

@@ -40,6 +40,7 @@ fn more_workers_than_there_can_be_are_an_invalid_argument() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "any size of stack is fine there")]
 fn a_stack_is_large_enough_or_the_pool_cannot_be_started() {
     watchdog(60, || {
         let sizes =
