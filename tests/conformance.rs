@@ -1239,7 +1239,7 @@ fn d09_a_lying_size_hint_harms_nobody() {
                     let collected = hint.0 == usize::MAX && matches!(kind, Kind::Replaced(..));
                     for size in [None, Some(1), Some(7)].into_iter().filter(|_| !collected) {
                         count += 1;
-                        if count % STEP != 0 {
+                        if count % fewer(1, STEP) != 0 {
                             continue;
                         }
                         let liar = Liar { items: 0..len as u64, hint };

@@ -44,7 +44,7 @@ fn every_verb_counts_each_item_once_and_ends_with_all_of_them() {
                 for chunksize in [None, Some(1), Some(64)] {
                     for verb in 0..12 {
                         cases += 1;
-                        if cases % (3 * STEP) != 0 && cfg!(miri) {
+                        if cases % fewer(1, 3 * STEP) != 0 {
                             continue;
                         }
                         let (progress, told) = told();
