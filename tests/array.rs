@@ -2,9 +2,10 @@
 
 mod common;
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 
-use common::{ON_PURPOSE, panicked, quiet, watchdog};
+use common::{ON_PURPOSE, fewer, panicked, quiet, watchdog};
 use ndarray::{
     Array, Array0, Array1, Array2, Array3, ArrayD, ArrayRef, ArrayView1, Axis, IxDyn, RemoveAxis,
     ShapeBuilder, array, s,
@@ -28,8 +29,14 @@ fn weigh(lane: ArrayView1<'_, i64>) -> i64 {
 
 /// All three maps over `array`, whatever its layout.
 fn check<D: RemoveAxis>(array: &ArrayRef<i64, D>) {
-    for pool in pools() {
+    // Under Miri an array meets one of them, the next one another.
+    static CASES: AtomicUsize = AtomicUsize::new(0);
+    static POOLS: LazyLock<[Pool; 4]> = LazyLock::new(pools);
+    for pool in &*POOLS {
         for view in [pool.chunksize(1), pool.chunksize(5), pool.buffersize(1)] {
+            if CASES.fetch_add(1, Ordering::Relaxed) % fewer(1, 11) > 0 {
+                continue;
+            }
             for axis in (0..array.ndim()).map(Axis) {
                 let expected = array.map_axis(axis, weigh);
                 assert_eq!(view.map_lanes(weigh, axis, array).unwrap(), expected, "{axis:?}");
@@ -65,10 +72,10 @@ where
 #[test]
 fn every_shape_and_layout_gives_what_the_loop_gives() {
     watchdog(120, || {
-        for n in [0, 1, 2, 100] {
+        for n in [0, 1, 2, fewer(100, 12)] {
             check(&numbers(n));
         }
-        for shape in [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (9, 1), (13, 7)] {
+        for shape in [(0, 0), (0, 3), (3, 0), (1, 1), (1, 9), (9, 1), (fewer(13, 5), fewer(7, 3))] {
             check(&numbers(shape));
             check(&numbers(shape.f()));
             check(&numbers(shape).t());
@@ -77,7 +84,7 @@ fn every_shape_and_layout_gives_what_the_loop_gives() {
             check(&numbers(shape));
             check(&numbers(shape.f()));
         }
-        let whole = numbers((12, 9));
+        let whole = numbers((fewer(12, 4), 9));
         check(&whole.slice(s![..;-1, ..]));
         check(&whole.slice(s![.., ..;-1]));
         check(&whole.slice(s![1..;3, 2..8;2]));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use parpool::{Error, Pool, as_completed};
 
-use common::{Drops, LASTING, LONG, ON_PURPOSE, all_pools, gate, hold, scaled, watchdog};
+use common::{Drops, LASTING, LONG, ON_PURPOSE, all_pools, fewer, gate, hold, scaled, watchdog};
 
 #[test]
 fn results_come_in_the_order_in_which_they_are_made() {
@@ -110,18 +110,20 @@ fn the_own_time_of_a_call_ends_its_wait() {
 
 #[test]
 fn a_task_on_a_pool_of_one_collects_what_it_has_submitted() {
+    const COUNT: usize = fewer(100, 20);
+
     watchdog(20, || {
         for kind in LASTING {
             let pool = Arc::new(kind.pool());
             let inner = Arc::clone(&pool);
             let sum = pool.apply(
                 move || {
-                    let calls = (0..100).map(|i| inner.apply_async(move || i, ()));
-                    as_completed(calls).map(|(_, value)| value.unwrap()).sum::<i32>()
+                    let calls = (0..COUNT).map(|i| inner.apply_async(move || i, ()));
+                    as_completed(calls).map(|(_, value)| value.unwrap()).sum::<usize>()
                 },
                 (),
             );
-            assert_eq!(sum.unwrap(), 4950, "{kind:?}");
+            assert_eq!(sum.unwrap(), COUNT * (COUNT - 1) / 2, "{kind:?}");
         }
     });
 }
@@ -130,7 +132,7 @@ fn a_task_on_a_pool_of_one_collects_what_it_has_submitted() {
 fn handles_of_two_pools_and_of_maps() {
     watchdog(20, || {
         let pools = [Pool::new(1).unwrap(), Pool::new(2).unwrap()];
-        let calls = (0..100).map(|i| pools[i % 2].map_async(|x| x + 1, 0..i));
+        let calls = (0..fewer(100, 10)).map(|i| pools[i % 2].map_async(|x| x + 1, 0..i));
         for (index, values) in as_completed(calls) {
             assert_eq!(values.unwrap(), (1..=index).collect::<Vec<_>>());
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as Polling, Poll};
 use std::time::Duration;
 
-use common::{ON_PURPOSE, counting_waker, quiet, watchdog};
+use common::{ON_PURPOSE, counting_waker, fewer, quiet, watchdog};
 use crossbeam_channel::unbounded;
 use futures::executor::block_on;
 use futures::{Stream, StreamExt};
@@ -34,7 +34,7 @@ fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
 fn a_stream_gives_what_the_iterator_gives() {
     watchdog(60, || {
         for pool in pools() {
-            for n in [0, 1, 10, 3000] {
+            for n in [0, 1, fewer(10, 4), fewer(3000, 12)] {
                 for view in [pool.chunksize(1), pool.chunksize(7), pool.buffersize(3)] {
                     let ordered = view.imap(|x: usize| x * 3, 0..n).into_stream();
                     assert_eq!(ordered.size_hint(), (n.min(1), Some(n + 1)));
@@ -55,11 +55,13 @@ fn a_stream_gives_what_the_iterator_gives() {
 #[test]
 fn an_item_that_panics_is_an_error_in_its_place() {
     quiet();
+    const LEN: i32 = fewer(100, 12) as i32;
+
     watchdog(60, || {
         for pool in pools() {
             let f = |x: i32| if x % 3 == 0 { panic!("{ON_PURPOSE}") } else { x };
-            let results: Vec<_> = block_on(pool.imap(f, 0..100).into_stream().collect());
-            assert_eq!(results.len(), 100);
+            let results: Vec<_> = block_on(pool.imap(f, 0..LEN).into_stream().collect());
+            assert_eq!(results.len(), LEN as usize);
             for (x, result) in (0..).zip(results) {
                 match result {
                     Ok(value) => assert!(value == x && x % 3 != 0),
@@ -84,7 +86,7 @@ fn the_window_holds_and_the_input_is_pulled_by_whoever_polls() {
         });
         let mut stream = pool.buffersize(5).imap(|x: usize| x, input).into_stream();
         assert_eq!(pulled.load(Ordering::Relaxed), 0);
-        for k in 0..200 {
+        for k in 0..fewer(200, 20) {
             assert_eq!(block_on(stream.next()).unwrap().unwrap(), k);
             assert!(pulled.load(Ordering::Relaxed) <= k + 5);
         }
@@ -197,14 +199,16 @@ fn a_stream_that_is_dropped_while_it_is_pending_runs_nothing_more() {
 
 #[test]
 fn many_streams_on_one_thread_all_get_on() {
+    const LEN: u64 = fewer(500, 20) as u64;
+
     watchdog(60, || {
         let pool = Pool::new(3).unwrap();
-        let streams = (0..20).map(|seed| {
-            let stream = pool.imap(move |x: u64| x * seed, 0..500).into_stream();
+        let streams = (0..fewer(20, 3) as u64).map(|seed| {
+            let stream = pool.imap(move |x: u64| x * seed, 0..LEN).into_stream();
             async move { (seed, stream.map(Result::unwrap).collect::<Vec<_>>().await) }
         });
         for (seed, all) in block_on(futures::future::join_all(streams)) {
-            assert!(all.into_iter().eq((0..500).map(|x| x * seed)));
+            assert!(all.into_iter().eq((0..LEN).map(|x| x * seed)));
         }
     });
 }

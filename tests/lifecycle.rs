@@ -13,7 +13,7 @@ use parpool::{AsyncResult, Error, Pool, TryError, is_cancelled};
 
 use common::{
     ALL, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, gate, hold, live_threads, message, scaled, watchdog,
+    eventually, fewer, gate, hold, live_threads, message, scaled, watchdog,
 };
 
 /// Waits, as a task, until nobody wants its outcome.
@@ -172,6 +172,8 @@ fn submitting_races_with_close_and_every_accepted_task_resolves() {
 
 #[test]
 fn maps_race_with_the_end_and_return() {
+    const LEN: i32 = fewer(50, 8) as i32;
+
     watchdog(40, || {
         for (kind, terminates) in
             ALL.into_iter().flat_map(|kind| [false, true].map(|terminates| (kind, terminates)))
@@ -182,15 +184,15 @@ fn maps_race_with_the_end_and_return() {
                     for verb in 0..4 {
                         let pool = &pool;
                         scope.spawn(move || {
-                            for _ in 0..5 {
+                            for _ in 0..fewer(5, 2) {
                                 let result = match verb {
-                                    0 => pool.map(|x| x, 0..50),
-                                    1 => pool.chunksize(3).map(|x| x, (0..50).collect::<Vec<_>>()),
-                                    2 => pool.map_async(|x| x, 0..50).get(),
-                                    _ => pool.apply(|| (0..50).collect(), ()),
+                                    0 => pool.map(|x| x, 0..LEN),
+                                    1 => pool.chunksize(3).map(|x| x, (0..LEN).collect::<Vec<_>>()),
+                                    2 => pool.map_async(|x| x, 0..LEN).get(),
+                                    _ => pool.apply(|| (0..LEN).collect(), ()),
                                 };
                                 match result {
-                                    Ok(values) => assert!(values.into_iter().eq(0..50)),
+                                    Ok(values) => assert!(values.into_iter().eq(0..LEN)),
                                     Err(Error::NotRunning) => {}
                                     Err(Error::Terminated) if terminates => {}
                                     Err(other) => panic!("{kind:?}: {other:?}"),
@@ -268,16 +270,18 @@ fn terminate_is_noticed_inside_a_large_chunk() {
             };
             let all = pool.chunksize(1_000_000);
             let result = match verb {
-                0 => all.map(task, 0..1_000_000).map(drop),
-                1 => all.map_async(task, 0..1_000_000).get().map(drop),
-                _ => match all.try_map(|i| (task(i), Ok::<_, ()>(())).1, vec![10; 100_000]) {
+                0 => all.map(task, 0..fewer(1_000_000, 500)).map(drop),
+                1 => all.map_async(task, 0..fewer(1_000_000, 500)).get().map(drop),
+                _ => match all
+                    .try_map(|i| (task(i), Ok::<_, ()>(())).1, vec![10; fewer(100_000, 500)])
+                {
                     Err(TryError::Pool(error)) => Err(error),
                     other => panic!("{other:?}"),
                 },
             };
             assert_matches!(result, Err(Error::Terminated), "{kind:?}");
             pool.join().unwrap();
-            assert!(ran.get() < 1000, "{kind:?}, {verb}: {} ran", ran.get());
+            assert!(ran.get() < fewer(1000, 100), "{kind:?}, {verb}: {} ran", ran.get());
         }
     });
 }
@@ -496,15 +500,17 @@ fn join_from_a_task_of_another_pool_is_fine() {
 
 #[test]
 fn drop_finishes_and_joins() {
+    const LEN: usize = fewer(100, 10);
+
     watchdog(20, || {
         for kind in THREADS {
             let (ran, pool) = (Counter::default(), kind.named("drops").build().unwrap());
-            for _ in 0..100 {
+            for _ in 0..LEN {
                 let ran = ran.clone();
                 drop(pool.apply_async(move || ran.add(), ()));
             }
             drop(pool);
-            assert_eq!(ran.get(), 100, "{kind:?}");
+            assert_eq!(ran.get(), LEN, "{kind:?}");
             assert_no_threads("drops");
         }
     });
@@ -523,7 +529,7 @@ fn drop_while_unwinding_terminates_and_joins() {
                     drop(pool.apply_async(move || (send.send(()).unwrap(), until_cancelled()), ()));
                 }
                 (0..kind.workers()).for_each(|_| began.recv().unwrap());
-                for _ in 0..50 {
+                for _ in 0..fewer(50, 10) {
                     let ran = ran.clone();
                     drop(pool.apply_async(move || ran.add(), ()));
                 }
@@ -540,7 +546,7 @@ fn drop_while_unwinding_terminates_and_joins() {
 fn drop_on_its_own_worker_does_not_wait() {
     watchdog(20, || {
         for kind in ALL {
-            for _ in 0..20 {
+            for _ in 0..fewer(20, 3) {
                 let pool = Arc::new(kind.named("own").build().unwrap());
                 let (send, receive) = bounded::<Arc<Pool>>(1);
                 let (gone, is_gone) = bounded(1);
@@ -573,7 +579,7 @@ fn drop_on_its_own_worker_does_not_wait() {
 fn a_pool_captured_by_its_own_task_goes_with_it() {
     watchdog(20, || {
         for kind in THREADS {
-            for _ in 0..20 {
+            for _ in 0..fewer(20, 3) {
                 let pool = Arc::new(kind.named("cycle").build().unwrap());
                 let inner = Arc::clone(&pool);
                 let call = pool.apply_async(move || inner.apply(|| 5, ()).unwrap(), ());
@@ -595,7 +601,7 @@ fn drop_in_a_task_of_another_pool_waits() {
                 .apply(
                     move || {
                         let pool = kind.pool();
-                        for _ in 0..20 {
+                        for _ in 0..fewer(20, 5) {
                             let count = count.clone();
                             drop(pool.apply_async(move || count.add(), ()));
                         }
@@ -692,10 +698,10 @@ fn items_after_the_time_are_skipped() {
             };
             for size in [None, Some(1), Some(100_000)] {
                 let options = pool.timeout(Duration::from_millis(20));
-                let result = with_chunksize!(options, size, map(nap, 0..100_000));
+                let result = with_chunksize!(options, size, map(nap, 0..fewer(100_000, 300)));
                 assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?} {size:?}");
             }
-            assert!(ran.get() < 10_000, "{} ran", ran.get());
+            assert!(ran.get() < fewer(10_000, 150), "{} ran", ran.get());
         }
     });
 }
@@ -789,7 +795,7 @@ fn what_a_task_calls_is_cancelled_with_it() {
             let pool = kind.pool();
             let seen = Mutex::new(Vec::new());
             let note = |what| seen.lock().unwrap().push((what, is_cancelled()));
-            let result = pool.timeout(Duration::from_millis(30)).apply(
+            let result = pool.timeout(Duration::from_millis(fewer(30, 500) as u64)).apply(
                 || {
                     note("outer");
                     until_cancelled();
@@ -832,7 +838,7 @@ fn is_cancelled_is_about_the_running_task_only() {
             let pool = kind.pool();
             assert!(!pool.apply(is_cancelled, ()).unwrap());
             assert!(!pool.timeout(LONG).apply(is_cancelled, ()).unwrap());
-            assert!(!pool.map(|_| is_cancelled(), 0..100).unwrap().contains(&true));
+            assert!(!pool.map(|_| is_cancelled(), 0..fewer(100, 10)).unwrap().contains(&true));
             let timed_out = pool.timeout(Duration::from_millis(5)).apply(until_cancelled, ());
             assert_matches!(timed_out, Err(Error::DeadlineExceeded), "{kind:?}");
             assert!(!pool.apply(is_cancelled, ()).unwrap(), "{kind:?}: it was another's");
@@ -859,7 +865,8 @@ fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
             let late = pool.timeout(Duration::from_millis(1)).map_async(drop, vec![Bomb]);
             assert_matches!(late.get(), Err(Error::DeadlineExceeded), "{kind:?}");
             // Many tasks that are dropped unbegun make the queue be swept.
-            let mut stream = pool.chunksize(1).buffersize(200).imap(|x| x, 0..200);
+            let mut stream =
+                pool.chunksize(1).buffersize(fewer(200, 20)).imap(|x| x, 0..fewer(200, 20));
             let asked = stream.next_timeout(Duration::from_millis(1));
             assert_matches!(asked, Err(Error::Timeout));
             drop(stream);

@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 use parpool::{AsyncResult, Context, Error, Pool, TryError};
 use rayon::prelude::*;
 
-use common::{Crowd, Kind, LASTING, ON_PURPOSE, eventually, gate, hold, panicked, watchdog};
+use common::{Crowd, Kind, LASTING, ON_PURPOSE, eventually, fewer, gate, hold, panicked, watchdog};
 
-/// Fewer where nothing is optimized.
+/// Fewer where nothing is optimized, and few under Miri.
 const fn scaled(n: usize) -> usize {
-    if cfg!(debug_assertions) { n / 10 } else { n }
+    match n {
+        _ if cfg!(miri) => n / 50_000,
+        _ if cfg!(debug_assertions) => n / 10,
+        _ => n,
+    }
 }
 
 #[test]
@@ -65,6 +69,7 @@ fn ten_million_queued_tasks_are_skipped_by_terminate() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "two hundred threads take too long")]
 fn two_hundred_workers_that_are_replaced() {
     watchdog(60, || {
         let pool = Pool::builder().processes(200).max_tasks_per_child(3).build().unwrap();
@@ -82,17 +87,19 @@ fn two_hundred_workers_that_are_replaced() {
     });
 }
 
+const CHAIN: usize = fewer(20_000, 30);
+
 #[test]
 fn a_chain_of_20_000_each_of_which_waits_for_the_one_before() {
     watchdog(60, || {
         for kind in LASTING {
             let pool = kind.pool();
             let mut last = pool.apply_async(|| 0, ());
-            for _ in 0..20_000 {
+            for _ in 0..CHAIN {
                 let before = last;
                 last = pool.apply_async(move || before.get().unwrap() + 1, ());
             }
-            assert_eq!(last.get().unwrap(), 20_000, "{kind:?}");
+            assert_eq!(last.get().unwrap(), CHAIN, "{kind:?}");
         }
     });
 }
@@ -118,7 +125,7 @@ fn a_chain_of_20_000_each_of_which_submits_the_next() {
     watchdog(60, || {
         for kind in LASTING {
             let pool = Arc::new(kind.pool());
-            assert_eq!(link(&pool, 20_000).get().unwrap(), 20_000);
+            assert_eq!(link(&pool, CHAIN).get().unwrap(), CHAIN);
             pool.close();
             pool.join().unwrap();
         }
@@ -130,6 +137,9 @@ const STACK: usize = if cfg!(debug_assertions) { 256 } else { 64 } * 1024;
 
 #[test]
 fn every_verb_on_a_stack_of_64_kib() {
+    const MANY: u64 = fewer(10_000, 40) as u64;
+    const SOME: u64 = fewer(1000, 10) as u64;
+
     watchdog(60, || {
         for life in [None, Some(5)] {
             let builder =
@@ -139,45 +149,48 @@ fn every_verb_on_a_stack_of_64_kib() {
                 None => builder,
             };
             let pool = builder.build().unwrap();
-            let sum: u64 = (0..10_000).sum();
+            let sum: u64 = (0..MANY).sum();
             let total = |values: Vec<u64>| values.into_iter().sum::<u64>();
-            assert_eq!(total(pool.map(|i| i, 0..10_000).unwrap()), sum);
-            let ones = vec![1; 700];
-            assert_eq!(total(pool.chunksize(7).map(|i: &u64| *i, &ones).unwrap()), 700);
-            assert_eq!(total(pool.try_map(Ok::<_, Error>, 0..10_000).unwrap()), sum);
-            assert_eq!(total(pool.map_async(|i| i, 0..10_000).get().unwrap()), sum);
-            assert_eq!(pool.imap(|i| i, 0..10_000).map(Result::unwrap).sum::<u64>(), sum);
-            assert_eq!(pool.imap_unordered(|i| i, 0..10_000).map(Result::unwrap).sum::<u64>(), sum);
+            assert_eq!(total(pool.map(|i| i, 0..MANY).unwrap()), sum);
+            let ones = vec![1; fewer(700, 70)];
+            let counted = total(pool.chunksize(7).map(|i: &u64| *i, &ones).unwrap());
+            assert_eq!(counted, ones.len() as u64);
+            assert_eq!(total(pool.try_map(Ok::<_, Error>, 0..MANY).unwrap()), sum);
+            assert_eq!(total(pool.map_async(|i| i, 0..MANY).get().unwrap()), sum);
+            assert_eq!(pool.imap(|i| i, 0..MANY).map(Result::unwrap).sum::<u64>(), sum);
+            assert_eq!(pool.imap_unordered(|i| i, 0..MANY).map(Result::unwrap).sum::<u64>(), sum);
             assert_eq!(pool.apply(|i: u64| i + 1, (1,)).unwrap(), 2);
-            let handles: Vec<_> = (0..1000).map(|i| pool.apply_async(move || i, ())).collect();
+            let handles: Vec<_> = (0..SOME).map(|i| pool.apply_async(move || i, ())).collect();
             assert_eq!(
                 handles.into_iter().map(|handle| handle.get().unwrap()).sum::<u64>(),
-                499_500
+                SOME * (SOME - 1) / 2
             );
             let borrowed = [1, 2, 3];
             let of_scope = pool.scope(|s| s.apply_async(|| borrowed.iter().sum::<u64>(), ()).get());
             assert_eq!(of_scope.unwrap(), 6);
             // A map in a map, and what a task submits and waits for, again and again.
-            let inner = |i: u64| pool.map(|j| j, 0..i).unwrap().into_iter().sum::<u64>();
-            assert_eq!(total(pool.map(inner, vec![10; 100]).unwrap()), 4500);
-            let nested = pool.apply(
-                || (0..2000).map(|i| pool.apply_async(move || i, ()).get().unwrap()).sum::<u64>(),
-                (),
-            );
-            assert_eq!(nested.unwrap(), 1_999_000);
+            let inner = |i: &u64| pool.map(|j| j, 0..*i).unwrap().into_iter().sum::<u64>();
+            let tens = vec![10; fewer(100, 4)];
+            assert_eq!(total(pool.map(inner, &tens).unwrap()), 45 * tens.len() as u64);
+            let one = |i| pool.apply_async(move || i, ()).get().unwrap();
+            let nested = pool.apply(|| (0..2 * SOME).map(one).sum::<u64>(), ());
+            assert_eq!(nested.unwrap(), SOME * (2 * SOME - 1));
         }
     });
 }
 
+/// A mebibyte.
+const BIG: usize = fewer(1 << 20, 1 << 12);
+
 #[test]
 fn closures_items_and_results_of_a_mebibyte() {
-    type Big = [u8; 1 << 20];
+    type Big = [u8; BIG];
 
     // What moves by value lies on the stack of each who moves it.
     let body = || {
         let context = Context::threads().stack_size(64 << 20);
         let pool = Pool::builder().processes(2).context(context).build().unwrap();
-        let big = |byte: u8| -> Big { [byte; 1 << 20] };
+        let big = |byte: u8| -> Big { [byte; BIG] };
         let check = |value: &Big, byte: u8| assert!(value.iter().all(|each| *each == byte));
         let captured = big(7);
         check(&pool.apply_async(move || captured, ()).get().unwrap(), 7);
@@ -186,7 +199,7 @@ fn closures_items_and_results_of_a_mebibyte() {
         (0..9).zip(&made).for_each(|(byte, value)| check(value, byte));
         let back = pool.map(|value: Big| value, made).unwrap();
         (0..9).zip(&back).for_each(|(byte, value)| check(value, byte));
-        for (byte, value) in (0..9).zip(pool.imap(move |i| [i; 1 << 20], 0..9)) {
+        for (byte, value) in (0..9).zip(pool.imap(move |i| [i; BIG], 0..9)) {
             check(&value.unwrap(), byte);
         }
     };
@@ -217,7 +230,7 @@ fn values_of_no_size_are_all_there_and_all_dropped() {
 
     watchdog(60, || {
         for (kind, pool) in common::all_pools() {
-            let count = 1000;
+            let count = fewer(1000, 30);
             assert_eq!(pool.map(|()| (), vec![(); count]).unwrap().len(), count);
             let swap = |item: Nothing| {
                 drop(item);
@@ -283,6 +296,7 @@ fn slow_drops_do_not_hold_up_terminate() {
 const CHILD: &str = "PARPOOL_TEST_CHILD";
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn a_machine_with_one_core() {
     if std::env::var_os(CHILD).is_some() {
         let pool = Pool::new(None).unwrap();
@@ -532,6 +546,7 @@ fn what_an_initializer_owns_may_need_stack_and_panic_where_it_is_dropped() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "any size of stack is fine there")]
 fn a_stack_that_the_system_refuses_fails_the_pool() {
     watchdog(20, || {
         let context = Context::threads().name("huge").stack_size(1 << 46);
@@ -550,7 +565,7 @@ fn a_stack_that_the_system_refuses_fails_the_pool() {
 /// 64 GiB of address space for three items is what a system refuses, or kills the process for.
 #[test]
 fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
-    type Big = [u8; 1 << 20];
+    type Big = [u8; BIG];
 
     let body = || {
         let context = Context::threads().stack_size(64 << 20);
@@ -560,13 +575,13 @@ fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
             for size in [100_000, 1 << 40, usize::MAX] {
                 let pool = pool.chunksize(size);
                 // Large items, of a number that is known or not.
-                let items = || (0..3u8).map(|i| -> Big { [i; 1 << 20] });
+                let items = || (0..3u8).map(|i| -> Big { [i; BIG] });
                 assert_eq!(pool.map(|item: Big| item[5], items()).unwrap(), [0, 1, 2]);
                 let some = items().filter(|item| item[0] > 0);
                 assert_eq!(pool.map(|item: Big| item[5], some).unwrap(), [1, 2]);
                 // Large results of items that are there, of which few are wanted.
-                let f = |i: u32| if i == 2 { Err(i) } else { Ok([0u8; 1 << 20]) };
-                assert!(pool.try_map(f, (0..200_000).filter(|_| true)).is_err());
+                let f = |i: usize| if i == 2 { Err(i) } else { Ok([0u8; BIG]) };
+                assert!(pool.try_map(f, (0..fewer(200_000, 200)).filter(|_| true)).is_err());
                 // An iterator that says it has more than there is memory for.
                 let said = (usize::MAX >> 8, Some(usize::MAX >> 8));
                 let liar = Says(0..3, said);

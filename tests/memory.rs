@@ -63,6 +63,7 @@ fn burst(pool: &Pool, count: usize) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn a_burst_gives_its_memory_back() {
     // The queue's blocks are freed by epochs: what the last ones hold stays until there are others.
     const SLACK: isize = 64 * 1024;
@@ -87,6 +88,7 @@ fn a_burst_gives_its_memory_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn worker_locals_that_are_made_for_each_call_leave_nothing_behind() {
     const SLACK: isize = 64 * 1024;
 
@@ -133,6 +135,7 @@ fn assert_leaves_nothing(kind: Kind, name: &str, call: impl Fn(&Pool) + Send + S
 
 /// The entries that a call has queued for others go with it, though nobody was free to look at them.
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn nested_calls_beside_busy_workers_leave_nothing_behind() {
     type Call = fn(&Pool);
 
@@ -164,6 +167,7 @@ fn nested_calls_beside_busy_workers_leave_nothing_behind() {
 
 /// The usual way to meet it: a map over configurations, each of which maps in every step of a loop.
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn maps_in_the_steps_of_a_map_leave_nothing_behind() {
     const SLACK: isize = 256 * 1024;
 
@@ -187,6 +191,7 @@ fn maps_in_the_steps_of_a_map_leave_nothing_behind() {
 
 /// A task that has submitted one call which has not begun, and then calls and waits over and over.
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn calls_that_are_done_are_not_kept_behind_one_that_waits() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     watchdog(60, || {
@@ -202,6 +207,7 @@ fn calls_that_are_done_are_not_kept_behind_one_that_waits() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn what_is_dropped_outside_beside_busy_workers_leaves_nothing_behind() {
     const SLACK: isize = 64 * 1024;
     type Call = fn(&Pool);
@@ -232,6 +238,7 @@ fn what_is_dropped_outside_beside_busy_workers_leaves_nothing_behind() {
 
 /// Calls that no thread can begin, because all are in rayon code of a task, cost what others cost.
 #[test]
+#[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn calls_that_wait_for_threads_in_rayon_code_take_no_more_memory() {
     const EACH: isize = 1000;
     const CALLS: isize = 20_000;

@@ -23,8 +23,8 @@ use parpool::{AsyncResult, Error, Imap, Pool, TryError, WorkerLocal, current_wor
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use common::{
-    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, assert_no_threads, hold, message,
-    quiet, watchdog,
+    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, assert_no_threads, fewer, hold,
+    message, quiet, scaled, watchdog,
 };
 
 // ---- the table -----------------------------------------------------------------------------------
@@ -706,7 +706,10 @@ fn check(faults: &[Fault], count: usize) {
         }
     }
     cells.retain(|cell| cell.exists());
-    assert_eq!(cells.len(), count, "cells of {faults:?}");
+    if !cfg!(miri) {
+        assert_eq!(cells.len(), count, "cells of {faults:?}");
+    }
+    let cells: Vec<_> = cells.into_iter().step_by(fewer(1, 37)).collect();
     let (send, results) = unbounded();
     let list = cells.clone();
     // Not joined: a cell may hang.
@@ -847,6 +850,7 @@ fn child_with_a_thread_local_whose_drop_panics() {
 /// A panic in the destructor of a thread-local ends the process, whoever made the thread: it is std's
 /// rule ("thread local panicked on drop"), so no pool can do better.
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn a_thread_local_whose_drop_panics_ends_the_process_as_on_any_thread() {
     let run = |thread: &str| -> Output {
         let mut child = Command::new(std::env::current_exe().unwrap());
@@ -917,7 +921,7 @@ fn the_payload_that_loses_is_dropped_without_a_lock_where_workers_are_replaced()
         }
     }
     watchdog(30, || {
-        for _ in 0..20 {
+        for _ in 0..scaled(20) {
             let pool = Pool::builder().processes(2).max_tasks_per_child(100).build().unwrap();
             let both = std::sync::Arc::new(std::sync::Barrier::new(2));
             let fail = move |_| {

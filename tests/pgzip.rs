@@ -37,6 +37,7 @@ fn input(len: usize) -> Vec<u8> {
 const LENGTHS: [usize; 7] = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 20 * BLOCK + 12_345];
 
 #[test]
+#[cfg_attr(miri, ignore = "compresses megabytes")]
 fn a_decoder_restores_it_byte_for_byte() {
     watchdog(120, || {
         for (kind, pool) in all_pools() {
@@ -55,6 +56,7 @@ fn a_decoder_restores_it_byte_for_byte() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn gunzip_restores_it_byte_for_byte() {
     watchdog(60, || {
         if Command::new("gunzip").arg("--version").output().is_err() {
@@ -93,6 +95,7 @@ impl Read for Broken {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "compresses megabytes")]
 fn an_input_that_fails_is_the_error() {
     watchdog(20, || {
         for (_, pool) in all_pools() {

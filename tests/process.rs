@@ -1,6 +1,7 @@
 //! Pools and the ends of what they live in: threads, `main`, the process; and `fork`.
 //!
-//! Each scenario is a process of its own: this program again, told what to do by a variable.
+//! Each scenario is a process of its own: this program again, told what to do by a variable. Miri starts no
+//! processes; there a scenario is the test itself, and each test wants a run of its own.
 
 mod common;
 
@@ -35,7 +36,7 @@ fn play_with(
     name: &'static str,
     scenario: fn(),
 ) -> Option<(Option<i32>, String)> {
-    if plays(name) {
+    if cfg!(miri) || plays(name) {
         scenario();
         return None;
     }
@@ -101,6 +102,7 @@ fn a_pool_that_is_forgotten_is_left_to_the_end_of_the_process() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "ends the process")]
 fn exit_does_not_wait_for_a_pool() {
     watchdog(60, || {
         let played = play("exit_does_not_wait_for_a_pool", || {
@@ -117,6 +119,7 @@ fn exit_does_not_wait_for_a_pool() {
 
 /// Also from a task, whose own pool it does not wait for either.
 #[test]
+#[cfg_attr(miri, ignore = "ends the process")]
 fn a_task_may_exit_the_process() {
     watchdog(60, || {
         let played = play("a_task_may_exit_the_process", || {
@@ -339,6 +342,7 @@ fn the_destructor_of_a_workers_thread_local_is_refused_by_its_pool() {
 /// A child has its caller's thread and no other, so no worker; a pool of its own works.
 #[cfg(unix)]
 #[test]
+#[cfg_attr(miri, ignore = "forks")]
 fn a_forked_child_makes_its_own_pool() {
     ends_well("a_forked_child_makes_its_own_pool", || {
         assert_eq!(POOL.map(|x| x * 2, [1, 2]).unwrap(), [2, 4]);

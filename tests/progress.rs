@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{ON_PURPOSE, THREADS, all_pools, gate, quiet, scaled, watchdog};
+use common::{ON_PURPOSE, STEP, THREADS, all_pools, fewer, gate, quiet, scaled, watchdog};
 use crossbeam_channel::unbounded;
 use parpool::{Context, Error, Pool, Progress, current_worker};
 
@@ -38,10 +38,15 @@ fn unknown(n: usize) -> impl Iterator<Item = usize> + Send {
 #[test]
 fn every_verb_counts_each_item_once_and_ends_with_all_of_them() {
     watchdog(60, || {
+        let mut cases = 0_usize;
         for pool in pools() {
-            for n in [0, 1, 7, 1000] {
+            for n in [0, 1, 7, fewer(1000, 80)] {
                 for chunksize in [None, Some(1), Some(64)] {
                     for verb in 0..12 {
+                        cases += 1;
+                        if cases % fewer(1, 3 * STEP) != 0 {
+                            continue;
+                        }
                         let (progress, told) = told();
                         let mut view = pool.progress(&progress);
                         if let Some(size) = chunksize {
@@ -146,16 +151,19 @@ fn it_is_told_at_the_end_of_a_call_that_fails_too() {
         for pool in pools() {
             let (progress, told) = told();
             let fail = |x: usize| if x == 50 { Err("no") } else { Ok(x) };
-            pool.progress(&progress).try_map(fail, 0..100).unwrap_err();
+            pool.progress(&progress).try_map(fail, 0..fewer(100, 20)).unwrap_err();
             let (done, total) = progress.get();
             assert!(done < 100 && total == Some(100));
             assert_eq!(told.lock().unwrap().last(), Some(&(done, total)));
             let panics = |x: usize| assert_ne!(x, 50, "{ON_PURPOSE}");
-            pool.progress(&progress).map_async(panics, 0..100).get().unwrap_err();
+            pool.progress(&progress).map_async(panics, 0..fewer(100, 20)).get().unwrap_err();
             assert!(progress.get().0 < 100);
             // An item of a stream that panics is finished all the same.
-            let results =
-                pool.progress(&progress).imap(panics, 0..100).filter(Result::is_ok).count();
+            let results = pool
+                .progress(&progress)
+                .imap(panics, 0..fewer(100, 20))
+                .filter(Result::is_ok)
+                .count();
             assert_eq!((results, progress.get()), (99, (100, Some(100))));
         }
     });
@@ -305,7 +313,7 @@ fn a_call_whose_time_is_up_has_ended_when_its_error_is_there() {
                     begun.send(()).unwrap();
                     gate.recv().unwrap();
                 };
-                let soon = pool.timeout(Duration::from_millis(20));
+                let soon = pool.timeout(Duration::from_millis(fewer(20, 1000) as u64));
                 let late = soon.progress(&progress).apply_async(held, ());
                 // On a busy machine its time may be up before it begins.
                 if begin.recv().is_ok() {

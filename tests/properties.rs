@@ -13,8 +13,12 @@ use proptest::prelude::*;
 use rayon::iter::plumbing::{Consumer, Producer, ProducerCallback, UnindexedConsumer, bridge};
 use rayon::prelude::*;
 
-use common::{Counted, Drops, Kind, LONG, ON_PURPOSE, quiet, scaled};
+use common::{Counted, Drops, Kind, LONG, ON_PURPOSE, STEP, fewer, quiet};
 
+#[cfg(miri)]
+const KINDS: [Kind; 3] = [Kind::Lasting(2), Kind::Serial, Kind::Replaced(2, 20)];
+
+#[cfg(not(miri))]
 const KINDS: [Kind; 6] = [
     Kind::Lasting(1),
     Kind::Lasting(2),
@@ -35,12 +39,20 @@ fn pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases: scaled(cases), failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: fewer(cases as usize, 2) as u32,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Mostly short, with the sizes around those of chunks in it.
 fn lengths() -> impl Strategy<Value = usize> {
-    prop_oneof![3 => 0..50_usize, 1 => 90..110_usize, 1 => 900..1100_usize]
+    prop_oneof![
+        3 => 0..fewer(50, 8),
+        1 => fewer(90, 8)..fewer(110, 16),
+        1 => fewer(900, 16)..fewer(1100, 30),
+    ]
 }
 
 fn chunksizes() -> impl Strategy<Value = Option<usize>> {
@@ -228,7 +240,7 @@ proptest! {
     #[test]
     fn of_several_failing_items_the_lowest_wins(
         len in lengths(),
-        fails in prop::collection::btree_set(0..1100_usize, 1..8),
+        fails in prop::collection::btree_set(0..fewer(1100, 30), 1..8),
         panics in any::<bool>(),
         size in chunksizes(),
     ) {
@@ -282,6 +294,9 @@ proptest! {
     }
 }
 
+/// How many items are enough to be shared again.
+const SHARED: usize = fewer(3000, 40);
+
 // ---- drops ---------------------------------------------------------------------------------------
 
 proptest! {
@@ -290,7 +305,7 @@ proptest! {
     #[test]
     fn every_input_and_result_is_dropped_once(
         len in lengths(),
-        panics_at in prop::option::of(0..200_usize),
+        panics_at in prop::option::of(0..fewer(200, 20)),
         size in chunksizes(),
     ) {
         for (kind, pool) in pools() {
@@ -334,8 +349,8 @@ proptest! {
 
     #[test]
     fn a_panicking_input_leaks_nothing(
-        len in 1..300_usize,
-        at in 0..300_usize,
+        len in 1..fewer(300, 20),
+        at in 0..fewer(300, 20),
         sized in any::<bool>(),
         size in chunksizes(),
     ) {
@@ -368,7 +383,7 @@ proptest! {
     #[test]
     fn a_failing_item_in_try_map_leaks_nothing(
         len in lengths(),
-        fails_at in 0..200_usize,
+        fails_at in 0..fewer(200, 20),
         size in chunksizes(),
     ) {
         for (kind, pool) in pools() {
@@ -397,14 +412,14 @@ proptest! {
     /// Blocks that turn out dear are given back half done, and shared again by all.
     #[test]
     fn what_is_shared_again_is_done_and_dropped_once(
-        dear in prop::collection::btree_set(0..3000_usize, 1..4),
+        dear in prop::collection::btree_set(0..SHARED, 1..4),
         neighbours in 1..6_usize,
-        panics_at in prop::option::of(0..3000_usize),
+        panics_at in prop::option::of(0..SHARED),
     ) {
         for (kind, pool) in pools() {
             for known in [true, false] {
                 let drops = Drops::default();
-                let items: Vec<Counted> = (0..3000).map(|i| drops.make(i)).collect();
+                let items: Vec<Counted> = (0..SHARED).map(|i| drops.make(i)).collect();
                 let f = |x: Counted| {
                     let i = x.value();
                     if dear.range(..=i).next_back().is_some_and(|first| i < first + neighbours) {
@@ -419,7 +434,7 @@ proptest! {
                 };
                 match (result, panics_at) {
                     (Ok(values), None) => {
-                        prop_assert!(values.iter().map(Counted::value).eq(0..3000), "{:?}", kind);
+                        prop_assert!(values.iter().map(Counted::value).eq(0..SHARED), "{:?}", kind);
                     }
                     (Err(Error::Panicked(panic)), Some(_)) => {
                         prop_assert_eq!(panic.index(), panics_at, "{:?}", kind);
@@ -433,7 +448,7 @@ proptest! {
     }
 
     #[test]
-    fn what_times_out_leaks_nothing(len in 50..300_usize, size in chunksizes()) {
+    fn what_times_out_leaks_nothing(len in fewer(50, 21)..fewer(300, 30), size in chunksizes()) {
         for (kind, pool) in pools() {
             if !is_cheap(kind, len, size) {
                 continue;
@@ -561,16 +576,19 @@ impl Producer for ParPart {
 /// A parallel input that breaks its word never makes a short result, or a long one.
 #[test]
 fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
+    const LEN: usize = fewer(1000, 20);
+
+    let mut cases = 0;
     let liars = [
         // Where it is not about one place, which part tells the first lie depends on the run.
-        (1000, 1000, 0.0, "fewer", Some(0)),
-        (1000, 1000, 0.4, "fewer", None),
-        (1000, 1000, 2.0, "more", None),
-        (1000, 0, 1.0, "fewer", Some(0)),
-        (1000, 999, 1.0, "fewer", Some(999)),
-        (1000, 100, 1.0, "fewer", Some(100)),
-        (1000, 1001, 1.0, "more", Some(1000)),
-        (1000, 1100, 1.0, "more", Some(1000)),
+        (LEN, LEN, 0.0, "fewer", Some(0)),
+        (LEN, LEN, 0.4, "fewer", None),
+        (LEN, LEN, 2.0, "more", None),
+        (LEN, 0, 1.0, "fewer", Some(0)),
+        (LEN, LEN - 1, 1.0, "fewer", Some(LEN - 1)),
+        (LEN, LEN / 10, 1.0, "fewer", Some(LEN / 10)),
+        (LEN, LEN + 1, 1.0, "more", Some(LEN)),
+        (LEN, LEN + LEN / 10, 1.0, "more", Some(LEN)),
         (1, 0, 1.0, "fewer", Some(0)),
         (1, 5, 1.0, "more", Some(1)),
     ];
@@ -586,7 +604,8 @@ fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
     for (kind, pool) in pools() {
         for size in [None, Some(1), Some(7), Some(1000), Some(2000)] {
             for (says, has, times, lie, index) in liars {
-                if !is_cheap(kind, says, size) {
+                cases += 1;
+                if cases % fewer(1, STEP) > 0 || !is_cheap(kind, says, size) {
                     continue;
                 }
                 // A chunk of a part that gives 0.4 of an item is rounded up to what was asked for.
@@ -626,7 +645,7 @@ fn a_parallel_iterator_may_panic_anywhere() {
     for (kind, pool) in pools() {
         for size in [None, Some(1), Some(7)] {
             for place in [Place::Len, Place::Lend, Place::Split, Place::Begin, Place::Next] {
-                let input = || Thrower(place, 100);
+                let input = || Thrower(place, fewer(100, 10));
                 let result = with_chunksize!(pool, size, map(|x| x, input()));
                 assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
                 let result = with_chunksize!(pool, size, sum(|x| x, input()));
@@ -736,7 +755,9 @@ fn burn(nanos: u128) {
 
 #[test]
 fn the_state_of_a_map_init_is_made_once_for_each_block() {
-    let xs: Vec<usize> = (0..20_000).collect();
+    const LEN: usize = fewer(20_000, 60);
+
+    let xs: Vec<usize> = (0..LEN).collect();
     let inits = AtomicUsize::new(0);
     let input = |nanos| {
         let init = || inits.fetch_add(1, Ordering::Relaxed);
@@ -746,7 +767,9 @@ fn the_state_of_a_map_init_is_made_once_for_each_block() {
         })
     };
     for (kind, pool) in pools() {
-        for (size, nanos) in [(1000, 0), (1000, 500), (5000, 0), (7000, 0), (20_000, 0)] {
+        for (size, nanos) in
+            [(LEN / 20, 0), (LEN / 20, 500), (LEN / 4, 0), (LEN / 20 * 7, 0), (LEN, 0)]
+        {
             let values = pool.chunksize(size).map(|x| x, input(nanos)).unwrap();
             assert!(values == xs, "{kind:?}, {size}");
             // Of neighbouring chunks that one worker claims together, one state may do.
@@ -767,6 +790,7 @@ fn the_state_of_a_map_init_is_made_once_for_each_block() {
 /// What the input does for an item is work like that of the closure. Only what is begun, some 16 items of
 /// these, stays with its worker.
 #[test]
+#[cfg_attr(miri, ignore = "looks at how the time is shared out")]
 fn expensive_neighbours_in_the_input_are_shared_out() {
     let pool = Pool::new(2).unwrap();
     let costly = 2000..2100;

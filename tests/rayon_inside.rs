@@ -16,14 +16,18 @@ use parpool::{
 use rayon::prelude::*;
 
 use common::{
-    Counter, Gate, Kind, LONG, ON_PURPOSE, Opener, eventually, gate, hold, live_threads, scaled,
-    watchdog,
+    Counter, Gate, Kind, LONG, ON_PURPOSE, Opener, eventually, fewer, gate, hold, live_threads,
+    scaled, watchdog,
 };
 
 /// What something takes to begin that is not meant to.
 const A_WHILE: Duration = Duration::from_millis(20);
 
 /// Pools of few workers, and of workers that are replaced.
+#[cfg(miri)]
+const KINDS: [Kind; 2] = [Kind::Lasting(2), Kind::Replaced(2, 2)];
+
+#[cfg(not(miri))]
 const KINDS: [Kind; 6] = [
     Kind::Lasting(1),
     Kind::Lasting(2),
@@ -96,7 +100,7 @@ impl Spread {
 
 /// Lasting pools of two and more workers.
 fn spreading() -> impl Iterator<Item = Pool> {
-    (2..=4).map(|workers| Kind::Lasting(workers).pool())
+    (2..=fewer(4, 3)).map(|workers| Kind::Lasting(workers).pool())
 }
 
 // ---- what may run on top of rayon code -----------------------------------------------------------
@@ -145,7 +149,7 @@ fn tasks_that_hold_one_lock_around_rayon_code_all_end() {
     watchdog(60, || {
         for kind in KINDS {
             let pool = kind.pool();
-            let data = Arc::new(Mutex::new(vec![0_u32; 200]));
+            let data = Arc::new(Mutex::new(vec![0_u32; fewer(200, 10)]));
             let rounds = scaled(400);
             for _ in 0..rounds {
                 let calls: Vec<_> = (0..4)
@@ -170,8 +174,14 @@ fn burn(x: &mut u32) {
     *x += 1;
 }
 
+const PIECES: u32 = fewer(100, 8) as u32;
+
+/// What [`sum_of_100`] gives.
+const SUM: u32 = PIECES * (PIECES - 1) / 2;
+
+/// Of fewer under Miri.
 fn sum_of_100() -> u32 {
-    (0..100_u32).into_par_iter().map(|mut x| (burn(&mut x), x - 1).1).sum()
+    (0..PIECES).into_par_iter().map(|mut x| (burn(&mut x), x - 1).1).sum()
 }
 
 #[test]
@@ -182,7 +192,7 @@ fn a_pipeline_of_rayon_code_and_of_waits_goes_on() {
             for _ in 0..scaled(1000) {
                 let first = pool.apply_async(sum_of_100, ());
                 let second = pool.apply_async(move || first.get().unwrap() + 1, ());
-                assert_eq!(second.get().unwrap(), 4951, "{kind:?}");
+                assert_eq!(second.get().unwrap(), SUM + 1, "{kind:?}");
             }
         }
     });
@@ -190,10 +200,12 @@ fn a_pipeline_of_rayon_code_and_of_waits_goes_on() {
 
 #[test]
 fn items_of_a_map_wait_for_tasks_with_rayon_code() {
+    const LEN: u32 = fewer(8, 3) as u32;
+
     watchdog(120, || {
         for kind in KINDS {
             let pool = kind.pool();
-            let expected: Vec<u32> = (0..8).map(|x| 9900 + x).collect();
+            let expected: Vec<u32> = (0..LEN).map(|x| 2 * SUM + x).collect();
             for _ in 0..scaled(100) {
                 let scoped = pool.map(
                     |x| {
@@ -202,7 +214,7 @@ fn items_of_a_map_wait_for_tasks_with_rayon_code() {
                             x + calls.into_iter().map(|call| call.get().unwrap()).sum::<u32>()
                         })
                     },
-                    0..8,
+                    0..LEN,
                 );
                 assert_eq!(scoped.unwrap(), expected, "{kind:?}");
                 let plain = pool.map(
@@ -210,7 +222,7 @@ fn items_of_a_map_wait_for_tasks_with_rayon_code() {
                         let calls = [(); 2].map(|()| pool.apply_async(sum_of_100, ()));
                         x + calls.into_iter().map(|call| call.get().unwrap()).sum::<u32>()
                     },
-                    0..8,
+                    0..LEN,
                 );
                 assert_eq!(plain.unwrap(), expected, "{kind:?}");
             }
@@ -220,6 +232,8 @@ fn items_of_a_map_wait_for_tasks_with_rayon_code() {
 
 #[test]
 fn pieces_of_rayon_code_wait_for_tasks_with_rayon_code() {
+    const LEN: u32 = fewer(8, 3) as u32;
+
     watchdog(120, || {
         for kind in KINDS {
             let pool = kind.pool();
@@ -230,9 +244,9 @@ fn pieces_of_rayon_code_wait_for_tasks_with_rayon_code() {
                         let call = task.enter(|| pool.apply_async(sum_of_100, ()));
                         x + call.get().unwrap()
                     };
-                    (0..8_u32).into_par_iter().map(piece).sum::<u32>()
+                    (0..LEN).into_par_iter().map(piece).sum::<u32>()
                 });
-                assert_eq!(nested.unwrap(), 28 + 8 * 4950, "{kind:?}");
+                assert_eq!(nested.unwrap(), LEN * (LEN - 1) / 2 + LEN * SUM, "{kind:?}");
             }
         }
     });
@@ -255,7 +269,7 @@ fn a_task_with_rayon_code_ends_while_the_load_goes_on() {
         for pool in spreading() {
             let mut spread = Spread::plain(pool);
             let (done, stop) = (Counter::default(), Arc::new(AtomicBool::new(false)));
-            for _ in 0..20 {
+            for _ in 0..fewer(20, 3) {
                 let (pool, done, stop) =
                     (Arc::clone(&spread.pool), done.clone(), Arc::clone(&stop));
                 let begin = move || load(pool, done, stop);
@@ -282,7 +296,7 @@ fn a_task_begins_on_a_thread_that_sleeps_though_others_are_in_rayon_code() {
             // One worker has nothing to do from now on.
             spread.others.0.open();
             std::mem::take(&mut spread.others.1).into_iter().for_each(|other| other.get().unwrap());
-            for _ in 0..10 {
+            for _ in 0..fewer(10, 2) {
                 assert_eq!(spread.pool.apply_async(|| 1, ()).get().unwrap(), 1);
                 assert_eq!(spread.pool.map(|x| x, 0..3).unwrap(), [0, 1, 2]);
                 assert_eq!(spread.pool.imap(|x| x, 0..3).count(), 3);
@@ -297,7 +311,7 @@ fn a_task_begins_on_a_thread_that_sleeps_though_others_are_in_rayon_code() {
 fn a_task_that_no_thread_could_begin_is_begun_when_one_is_back() {
     watchdog(40, || {
         for round in 0..scaled(30) {
-            for workers in 2..=4 {
+            for workers in 2..=fewer(4, 2) {
                 let pool = Kind::Lasting(workers).pool();
                 let (send, receive) = bounded::<u32>(1);
                 let (waits, is_waiting) = bounded(1);
@@ -327,12 +341,12 @@ fn many_tasks_that_no_thread_could_begin_are_all_begun() {
         for pool in spreading() {
             let (send, receive) = unbounded();
             let after = move |()| {
-                for _ in 0..100 {
+                for _ in 0..fewer(100, 10) {
                     receive.recv_timeout(LONG).unwrap();
                 }
             };
             let spread = Spread::new(pool, || (), after);
-            let calls: Vec<_> = (0..100)
+            let calls: Vec<_> = (0..fewer(100, 10))
                 .map(|i| {
                     let send = send.clone();
                     spread.pool.apply_async(move || send.send(i).unwrap(), ())
@@ -425,7 +439,7 @@ fn a_task_begins_on_another_worker_while_a_rayon_job_has_one() {
         for kind in [Kind::Lasting(2), Kind::Lasting(3)] {
             let pool = kind.pool();
             let (mut opener, _ended) = yielding_job(&pool);
-            for _ in 0..20 {
+            for _ in 0..fewer(20, 4) {
                 let call = pool.apply_async(|| 1, ());
                 assert!(eventually(|| call.ready()), "{kind:?}");
             }
@@ -440,7 +454,7 @@ fn a_task_begins_on_another_place_while_a_rayon_job_has_one() {
         for kind in [Kind::Replaced(2, 1000), Kind::Replaced(3, 1000)] {
             let pool = kind.pool();
             let (mut opener, _ended) = yielding_job(&pool);
-            for _ in 0..20 {
+            for _ in 0..fewer(20, 4) {
                 let call = pool.apply_async(|| 1, ());
                 assert!(eventually(|| call.ready()), "{kind:?}");
             }
@@ -467,7 +481,7 @@ fn jobs_that_wait_end(kinds: &'static [Kind]) {
             drop(send);
             let mut count = 0;
             while let Ok((_, call, map)) = results.recv_timeout(LONG) {
-                assert_eq!((call, map), (Ok(4950), Ok(vec![1, 2, 3])), "{kind:?}");
+                assert_eq!((call, map), (Ok(SUM), Ok(vec![1, 2, 3])), "{kind:?}");
                 count += 1;
             }
             assert_eq!(count, scaled(200), "{kind:?}");
@@ -477,12 +491,12 @@ fn jobs_that_wait_end(kinds: &'static [Kind]) {
 
 #[test]
 fn rayon_jobs_that_wait_for_tasks_end() {
-    jobs_that_wait_end(&KINDS[..4]);
+    jobs_that_wait_end(&KINDS[..fewer(4, 1)]);
 }
 
 #[test]
 fn rayon_jobs_that_wait_for_tasks_end_on_workers_that_are_replaced() {
-    jobs_that_wait_end(&KINDS[4..]);
+    jobs_that_wait_end(&KINDS[fewer(4, 1)..]);
 }
 
 #[test]
@@ -542,11 +556,11 @@ fn installed_code_may_wait_for_tasks_and_hold_locks() {
                         for _ in 0..scaled(100) {
                             let sum = pool.install(|| {
                                 let mut sum = lock.lock().unwrap();
-                                *sum += sum_of_100() - 4949;
+                                *sum += sum_of_100() - SUM + 1;
                                 drop(sum);
                                 pool.apply_async(sum_of_100, ()).get().unwrap()
                             });
-                            assert_eq!(sum.unwrap(), 4950, "{kind:?}");
+                            assert_eq!(sum.unwrap(), SUM, "{kind:?}");
                         }
                     });
                 }
@@ -575,6 +589,8 @@ fn a_panic_in_a_piece_of_rayon_code_is_the_tasks() {
 
 #[test]
 fn the_handle_of_a_task_answers_for_it_in_rayon_code_on_any_thread() {
+    const LEN: u64 = fewer(1000, 50) as u64;
+
     watchdog(20, || {
         let (send, tasks) = bounded::<CurrentTask>(1);
         let before = move || send.send(current_task()).unwrap();
@@ -596,13 +612,13 @@ fn the_handle_of_a_task_answers_for_it_in_rayon_code_on_any_thread() {
                     let inside = task.enter(|| (is_cancelled(), current_task().is_cancelled()));
                     assert_eq!(inside, (false, false));
                     assert!(theirs.is_cancelled() && theirs.enter(is_cancelled));
-                    (0..1000_u64).take_while(|_| !task.is_cancelled()).sum::<u64>()
+                    (0..LEN).take_while(|_| !task.is_cancelled()).sum::<u64>()
                 };
                 rayon::join(|| is_stolen.recv().unwrap(), piece).1
             },
             (),
         );
-        assert_eq!(wanted.get().unwrap(), 499_500);
+        assert_eq!(wanted.get().unwrap(), LEN * (LEN - 1) / 2);
         drop(opener);
         drop(cancelled);
     });
@@ -649,7 +665,9 @@ fn a_call_made_in_rayon_code_belongs_to_the_task_it_was_entered_for() {
 fn contexts() -> Vec<Context> {
     let plain = || Context::threads().name("at");
     let mut contexts = vec![plain()];
-    for size in [64 << 10, 100_000, 1 << 20, 64 << 20] {
+    // Miri has no stacks of any size.
+    let sizes = [64 << 10, 100_000, 1 << 20, 64 << 20];
+    for size in sizes.into_iter().take(fewer(4, 0)) {
         contexts.push(plain().stack_size(size));
     }
     #[cfg(feature = "pin")]

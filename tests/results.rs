@@ -15,7 +15,7 @@ use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
     Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, gate, hold, panicked, scaled, watchdog,
+    counting_waker, eventually, fewer, gate, hold, panicked, scaled, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -494,17 +494,19 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn handles_can_be_awaited() {
+    const LEN: i32 = fewer(100, 10) as i32;
+
     watchdog(20, || {
         for (kind, pool) in all_pools() {
             let sum = block_on(async {
                 let mut sum = 0;
-                for i in 0..100 {
+                for i in 0..LEN {
                     sum += pool.apply_async(move || i, ()).await?;
                 }
-                let all = pool.map_async(|x: i32| x, 0..100);
+                let all = pool.map_async(|x: i32| x, 0..LEN);
                 Ok::<_, Error>(sum + all.await?.into_iter().sum::<i32>())
             });
-            assert_eq!(sum.unwrap(), 2 * 4950, "{kind:?}");
+            assert_eq!(sum.unwrap(), LEN * (LEN - 1), "{kind:?}");
         }
     });
 }
@@ -784,7 +786,7 @@ fn what_a_late_task_returns_is_thrown_away() {
                 };
                 let options = match terminates {
                     true => pool.chunksize(1),
-                    false => pool.timeout(Duration::from_millis(50)),
+                    false => pool.timeout(Duration::from_millis(fewer(50, 5000) as u64)),
                 };
                 let error = match verb {
                     0 => {
@@ -1012,7 +1014,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
             let pool = kind.pool();
             let (gate, mut opener) = gate();
             let (start, began) = bounded::<()>(0);
-            let quick = pool.timeout(Duration::from_millis(600));
+            let quick = pool.timeout(Duration::from_millis(fewer(600, 60_000) as u64));
             let result = quick
                 .apply_async(move || began.recv().map_or(5, |()| 5), ())
                 .callback(move |_| gate.pass());
@@ -1025,7 +1027,7 @@ fn a_callback_that_outlasts_the_time_of_the_call_is_waited_for() {
                     result.ready()
                 });
                 // Until the time of the call is over.
-                thread::sleep(Duration::from_millis(650));
+                thread::sleep(Duration::from_millis(fewer(650, 65_000) as u64));
                 assert!(!waiter.is_finished(), "{kind:?}: `wait` returned before the callback");
                 opener.open();
                 assert!(waiter.join().unwrap(), "{kind:?}: not ready after `wait`");
@@ -1187,7 +1189,7 @@ fn a_handle_keeps_the_last_of_its_wakers_alone() {
             let (gate, mut opener) = gate();
             let mut handle = pool.apply_async(move || (gate.pass(), vec![7]).1, ());
             let mut before = None;
-            for _ in 0..100 {
+            for _ in 0..fewer(100, 20) {
                 let mine = Arc::new(Mine);
                 let weak = Arc::downgrade(&mine);
                 assert!(poll(&mut handle, &Waker::from(mine)).is_pending());

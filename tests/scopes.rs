@@ -19,8 +19,8 @@ use parpool::{Error, Pool, Scope, ScopedResult, WorkerLocal, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
-    ALL, Counted, Counter, Drops, Kind, LASTING, LONG, ON_PURPOSE, THREADS, all_pools, gate, hold,
-    message, panicked, watchdog,
+    ALL, Counted, Counter, Drops, Kind, LASTING, LONG, NO_TIME, ON_PURPOSE, THREADS, all_pools,
+    fewer, gate, hold, message, panicked, watchdog,
 };
 
 /// How often a race is tried; a run under Miri has time for a few.
@@ -31,6 +31,9 @@ const SOME: usize = if cfg!(miri) { 12 } else { 200 };
 
 /// A nap that a task takes while its scope ends.
 const NAP: Duration = Duration::from_millis(if cfg!(miri) { 1 } else { 5 });
+
+/// Enough to pull a few items; under Miri, where time is made of steps, that takes longer.
+const SOON: Duration = Duration::from_millis(if cfg!(miri) { 5000 } else { 50 });
 
 /// A watchdog that has patience with Miri.
 fn watched(seconds: u64, body: impl FnOnce() + Send + 'static) {
@@ -144,7 +147,7 @@ fn options_hold_for_the_verbs_of_a_scope() {
             }
             let (gate, opener) = gate();
             let pulled = Cell::new(0);
-            pool.buffersize(3).timeout(Duration::from_millis(50)).scope(|s| {
+            pool.buffersize(3).timeout(SOON).scope(|s| {
                 let input = (0..).inspect(|_| pulled.set(pulled.get() + 1));
                 let mut stream = s.imap(|_: u64| gate.pass(), input);
                 assert_matches!(stream.next(), Some(Err(Error::DeadlineExceeded)));
@@ -340,13 +343,13 @@ fn the_scope_waits_for_a_leaked_stream_whose_items_wait() {
                         };
                         let mut stream = s.imap(wait, 0..4);
                         // Nothing is there before the gate opens.
-                        let _ = stream.next_timeout(Duration::ZERO);
+                        let _ = stream.next_timeout(NO_TIME);
                         forget(stream);
                     });
                     over.store(1, Ordering::SeqCst);
                 });
                 opener.wait_for(1);
-                sleep(Duration::from_millis(20));
+                sleep(NO_TIME + Duration::from_millis(20));
                 assert_eq!((over.load(Ordering::SeqCst), stack.looks()), (0, 0));
                 opener.open();
             });
@@ -381,7 +384,7 @@ fn a_stale_entry_in_the_queue_holds_nothing() {
                 }
                 let items = (0..).map(|i| drops.make(i));
                 let mut stream = s.imap(|item: Counted| stack.look(item.value()), items);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+                assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
             });
             assert_eq!(stack.looks(), 0);
             drop(stack);
@@ -671,7 +674,7 @@ fn a_pool_that_is_ended_during_a_scope() {
                     })
                     .collect();
                 let mut stream = s.imap(|i| stack.look(i), 0..);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+                assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
                 if terminate {
                     pool.terminate();
                 } else {
@@ -806,11 +809,11 @@ enum Verb {
 fn verbs() -> impl Strategy<Value = Vec<(Verb, u8)>> {
     let verb = prop_oneof![
         Just(Verb::Apply),
-        (0..30_usize).prop_map(Verb::Map),
-        (0..30_usize, 0..30_usize).prop_map(|(len, take)| Verb::Imap(len, take)),
-        (0..30_usize, 0..30_usize).prop_map(|(len, take)| Verb::Unordered(len, take)),
+        (0..fewer(30, 5)).prop_map(Verb::Map),
+        (0..fewer(30, 5), 0..fewer(30, 5)).prop_map(|(len, take)| Verb::Imap(len, take)),
+        (0..fewer(30, 5), 0..fewer(30, 5)).prop_map(|(len, take)| Verb::Unordered(len, take)),
     ];
-    prop::collection::vec((verb, 0..3_u8), 0..12)
+    prop::collection::vec((verb, 0..3_u8), 0..fewer(12, 5))
 }
 
 proptest! {

@@ -7,12 +7,12 @@ use std::collections::{BTreeSet, HashSet};
 use parpool::{Pool, Seed, TryError};
 use rayon::prelude::*;
 
-use common::{all_pools, scaled, watchdog};
+use common::{all_pools, fewer, watchdog};
 
 #[test]
 fn each_item_has_the_seed_of_its_index_whatever_the_input_and_the_pool() {
     watchdog(60, || {
-        let len = scaled(2000_usize);
+        let len = fewer(2000, 10);
         let expected: Vec<u64> = (0..len).map(|i| Seed::new(9, i as u64).number()).collect();
         let all: Vec<usize> = (0..len).collect();
         let f = |seed: Seed, _| seed.number();
@@ -70,7 +70,7 @@ fn bytes_are_a_longer_piece_of_the_same_stream() {
 
 #[test]
 fn no_two_items_of_a_call_have_the_same_number_or_bytes() {
-    let many = scaled(100_000_u64);
+    let many = fewer(100_000, 100) as u64;
     let numbers: HashSet<u64> = (0..many).map(|index| Seed::new(5, index).number()).collect();
     assert_eq!(numbers.len() as u64, many);
     let bytes: HashSet<[u8; 16]> = (0..many).map(|index| Seed::new(5, index).bytes()).collect();
@@ -80,7 +80,7 @@ fn no_two_items_of_a_call_have_the_same_number_or_bytes() {
 /// Half of the bits of the one differ from those of the other.
 #[test]
 fn neighbours_have_nothing_in_common() {
-    let count = scaled(20_000_u64);
+    let count = fewer(20_000, 50) as u64;
     let differ = |pairs: &dyn Fn(u64) -> (Seed, Seed)| {
         let bits = (0..count).map(|i| {
             let (one, other) = pairs(i);
@@ -108,7 +108,7 @@ fn a_monte_carlo_run_has_the_same_digits_on_any_number_of_workers() {
     use rand::rngs::ChaCha8Rng;
 
     watchdog(60, || {
-        let draws = scaled(2000);
+        let draws = fewer(2000, 8) as u32;
         let run = |workers| {
             let pool = Pool::new(workers).unwrap();
             let draw = |seed: Seed, _| {

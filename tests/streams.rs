@@ -17,8 +17,8 @@ use parpool::{Error, Imap, Options, Pool, Progress, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
-    ALL, Counter, Drops, Kind, LASTING, LONG, ON_PURPOSE, STEP, THREADS, all_pools, eventually,
-    gate, hold, panicked, pools, quiet, scaled, watchdog,
+    ALL, Counter, Drops, Kind, LASTING, LONG, NO_TIME, ON_PURPOSE, STEP, THREADS, all_pools,
+    at_most, eventually, fewer, gate, hold, panicked, pools, quiet, scaled, watchdog,
 };
 
 // ---- what the tests share ------------------------------------------------------------------------
@@ -129,9 +129,13 @@ fn p05_an_input_that_panics_is_an_error_at_its_place() {
             [true, false].map(move |ordered| ((pool.0, Arc::clone(&pool)), ordered))
         }) {
             let pool = &pool.1;
-            for (at, chunk) in [0, 3, 40].into_iter().flat_map(|at| {
-                [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
-            }) {
+            for (at, chunk) in [0, 3, fewer(40, 9)]
+                .into_iter()
+                .flat_map(|at| {
+                    [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
+                })
+                .step_by(fewer(1, 5))
+            {
                 let sized = (0..100).inspect(move |i| assert_ne!(*i, at, "{ON_PURPOSE}"));
                 let unsized_ = sized.clone().filter(|_| true);
                 let check = |results: Vec<Result<usize, Error>>| {
@@ -179,15 +183,17 @@ fn p07_ten_items_then_none_for_ever() {
 
 #[test]
 fn p07_a_thousand_items_in_chunks_of_a_hundred() {
+    const LEN: u32 = fewer(1000, 25) as u32;
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for ordered in [true, false] {
-                let squares = stream(pool.chunksize(100), ordered, |x| x * x, 0..1000);
+                let squares = stream(pool.chunksize(fewer(100, 10)), ordered, |x| x * x, 0..LEN);
                 let mut seen: Vec<u32> = squares.map(Result::unwrap).collect();
                 if !ordered {
                     seen.sort_unstable();
                 }
-                assert!(seen.into_iter().eq((0..1000).map(|x| x * x)));
+                assert!(seen.into_iter().eq((0..LEN).map(|x| x * x)));
             }
         }
     });
@@ -269,12 +275,14 @@ fn p24_a_size_of_zero_is_refused_and_nothing_is_pulled() {
 
 #[test]
 fn p24_an_endless_input() {
+    const FIRST: usize = fewer(1000, 15);
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for window in [None, Some(1), Some(5)] {
                 let squares = options(&pool, None, window).imap(|x: u64| x * x, 0..);
-                let first: Vec<u64> = squares.take(1000).map(Result::unwrap).collect();
-                assert!(first.into_iter().eq((0..1000).map(|x| x * x)));
+                let first: Vec<u64> = squares.take(FIRST).map(Result::unwrap).collect();
+                assert!(first.into_iter().eq((0..FIRST as u64).map(|x| x * x)));
             }
         }
     });
@@ -284,8 +292,9 @@ fn p24_an_endless_input() {
 fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
     watchdog(30, || {
         for kind in THREADS {
-            for (ordered, window) in
-                [1, 2, 7, 100].into_iter().flat_map(|window| [(true, window), (false, window)])
+            for (ordered, window) in [1, 2, 7, fewer(100, 12)]
+                .into_iter()
+                .flat_map(|window| [(true, window), (false, window)])
             {
                 let pool = kind.pool();
                 let (gate, opener) = gate();
@@ -294,7 +303,7 @@ fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
                 let mut stream = stream(pool.buffersize(window), ordered, wait, input);
                 assert_eq!(seen.pulled(), 0, "nothing is pulled before the first next");
                 for _ in 0..3 {
-                    let soon = Duration::from_millis(2);
+                    let soon = NO_TIME + Duration::from_millis(2);
                     assert_matches!(stream.next_timeout(soon), Err(Error::Timeout));
                     assert_eq!(seen.pulled(), window, "{kind:?}");
                 }
@@ -328,7 +337,7 @@ fn d01_terminate_wakes_who_waits_for_a_result() {
                     let (first, (woken, over)) = waiter.join().unwrap();
                     assert_matches!(first, Some(Err(Error::Terminated)), "{kind:?}");
                     assert!(over);
-                    assert!(woken - start < Duration::from_secs(1));
+                    assert!(woken - start < at_most(Duration::from_secs(1)));
                 });
                 drop(opener);
                 pool.join().unwrap();
@@ -473,14 +482,14 @@ impl Drop for Live {
 }
 
 #[cfg(debug_assertions)]
-const MANY: usize = if cfg!(miri) { 3000 } else { 100_000 };
+const MANY: usize = fewer(100_000, 30);
 #[cfg(not(debug_assertions))]
 const MANY: usize = 10_000_000;
 
 #[test]
 fn d08_memory_is_flat() {
     watchdog(300, || {
-        for (workers, window) in [(1, Some(100)), (2, Some(1000)), (2, None)] {
+        for (workers, window) in [(1, Some(fewer(100, 10))), (2, Some(1000)), (2, None)] {
             let pool = Pool::new(workers).unwrap();
             for ordered in [true, false] {
                 let count = Arc::default();
@@ -516,6 +525,8 @@ impl<I: Iterator> ExactSizeIterator for Liar<I> {}
 
 #[test]
 fn d09_a_lying_size_hint_harms_nobody() {
+    const LEN: usize = fewer(100, 9);
+
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for hint in
@@ -523,7 +534,7 @@ fn d09_a_lying_size_hint_harms_nobody() {
             {
                 for ordered in [true, false] {
                     let start = Instant::now();
-                    let input = Liar(0..100, hint);
+                    let input = Liar(0..LEN, hint);
                     let mut stream = stream(pool.chunksize(7), ordered, |x| x, input);
                     let mut seen = Vec::new();
                     // Not `collect`, which would believe it.
@@ -532,8 +543,8 @@ fn d09_a_lying_size_hint_harms_nobody() {
                         seen.push(value.unwrap());
                     }
                     seen.sort_unstable();
-                    assert!(seen.into_iter().eq(0..100));
-                    assert!(start.elapsed() < Duration::from_secs(1));
+                    assert!(seen.into_iter().eq(0..LEN));
+                    assert!(start.elapsed() < at_most(Duration::from_secs(1)));
                 }
             }
         }
@@ -584,7 +595,7 @@ fn d10_a_blocked_input_delays_no_other_call() {
                     })
                     .collect();
                 times.sort_unstable();
-                assert!(times[2] < Duration::from_millis(100), "{kind:?}: {times:?}");
+                assert!(times[2] < at_most(Duration::from_millis(100)), "{kind:?}: {times:?}");
                 send.send(2).unwrap();
                 drop(send);
                 assert_eq!(consumer.join().unwrap(), [2, 3]);
@@ -604,7 +615,7 @@ fn d11_terminate_waits_for_no_blocked_input() {
                 sleep(Duration::from_millis(20));
                 let start = Instant::now();
                 pool.terminate();
-                assert!(start.elapsed() < Duration::from_millis(100), "{kind:?}");
+                assert!(start.elapsed() < at_most(Duration::from_millis(100)), "{kind:?}");
                 pool.join_timeout(LONG).unwrap();
                 send.send(1).unwrap();
                 let rest = consumer.join().unwrap();
@@ -627,7 +638,7 @@ fn d13_close_with_an_endless_input_then_join() {
                 let start = Instant::now();
                 pool.close();
                 pool.join().unwrap();
-                assert!(start.elapsed() < Duration::from_secs(1), "{kind:?}");
+                assert!(start.elapsed() < at_most(Duration::from_secs(1)), "{kind:?}");
                 if let Some(mut stream) = kept {
                     // What was pulled was accepted; then it says why there is no more.
                     let rest: Vec<_> = stream.by_ref().take(100_000).collect();
@@ -735,6 +746,8 @@ fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
 
 #[test]
 fn d14_the_same_results_at_every_chunk_size() {
+    const LEN: usize = fewer(100, 13);
+
     watchdog(60, || {
         let bad = |i: usize| i % 7 == 3 || i % 12 == 0;
         let f = move |i: usize| match bad(i) {
@@ -742,13 +755,16 @@ fn d14_the_same_results_at_every_chunk_size() {
             false => i * 2,
         };
         let expected: Vec<_> =
-            (0..100).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
+            (0..LEN).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
         for (kind, pool) in all_pools() {
-            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)] {
+            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)]
+                .into_iter()
+                .step_by(fewer(1, 2))
+            {
                 let what = format!("{kind:?}, chunk {chunk:?}");
-                let ordered = options(&pool, chunk, None).imap(f, 0..100);
+                let ordered = options(&pool, chunk, None).imap(f, 0..LEN);
                 assert_eq!(ordered.map(plain).collect::<Vec<_>>(), expected, "{what}");
-                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..100);
+                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..LEN);
                 let mut seen: Vec<_> = unordered.map(plain).collect();
                 seen.sort_by_key(|result| result.map_or_else(|i| i.unwrap(), |value| value / 2));
                 assert_eq!(seen, expected, "{what}");
@@ -760,17 +776,19 @@ fn d14_the_same_results_at_every_chunk_size() {
 /// `next` takes `&mut self`: threads that share a stream need a lock of their own, and it is enough.
 #[test]
 fn d15_threads_that_share_a_stream_get_each_result_once() {
+    const LEN: u32 = fewer(500, 25) as u32;
+
     fn assert_send<T: Send>(_: &T) {}
 
     watchdog(60, || {
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
-                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..500);
+                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..LEN);
                 assert_send(&stream);
                 let (stream, seen) = (Mutex::new(stream), Mutex::new(BTreeSet::new()));
                 thread::scope(|scope| {
-                    for _ in 0..8 {
+                    for _ in 0..fewer(8, 3) {
                         scope.spawn(|| {
                             loop {
                                 let next = stream.lock().unwrap().next();
@@ -780,7 +798,7 @@ fn d15_threads_that_share_a_stream_get_each_result_once() {
                         });
                     }
                 });
-                assert!(seen.into_inner().unwrap().into_iter().eq(0..500));
+                assert!(seen.into_inner().unwrap().into_iter().eq(0..LEN));
             }
         }
     });
@@ -788,10 +806,10 @@ fn d15_threads_that_share_a_stream_get_each_result_once() {
 
 // ---- the tutorial --------------------------------------------------------------------------------
 
-/// With a fifth of a second for its second.
+/// With a fifth of a second for its second; under Miri, where time is made of steps, more.
 #[test]
 fn tutorial_imap_prints_as_it_comes() {
-    const ROUND: Duration = Duration::from_millis(200);
+    const ROUND: Duration = Duration::from_millis(fewer(200, 20_000) as u64);
 
     watchdog(30, || {
         let square = |x: u32| {
@@ -811,6 +829,10 @@ fn tutorial_imap_prints_as_it_comes() {
 
 // ---- against the serial iterator -----------------------------------------------------------------
 
+#[cfg(miri)]
+const KINDS: [Kind; 3] = [Kind::Lasting(2), Kind::Serial, Kind::Replaced(2, 20)];
+
+#[cfg(not(miri))]
 const KINDS: [Kind; 6] = [
     Kind::Lasting(1),
     Kind::Lasting(2),
@@ -844,12 +866,16 @@ fn items() -> impl Strategy<Value = Vec<Item>> {
         1 => (0..100_u8).prop_map(Item::Slow),
         1 => Just(Item::Bad),
     ];
-    let len = prop_oneof![3 => 0..50_usize, 1 => 90..110_usize, 1 => 300..600_usize];
+    let len = prop_oneof![
+        3 => 0..fewer(50, 6),
+        1 => fewer(90, 6)..fewer(110, 9),
+        1 => fewer(300, 9)..fewer(600, 12),
+    ];
     len.prop_flat_map(move |len| prop::collection::vec(item.clone(), len))
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: scaled(60), failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: fewer(60, 2) as u32, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_stream_is_the_serial_iterator(
@@ -903,7 +929,7 @@ proptest! {
 
     #[test]
     fn a_stream_over_a_stream_is_the_serial_chain(
-        len in 0..300_u64,
+        len in 0..fewer(300, 9) as u64,
         windows in (1..20_usize, 1..20_usize),
     ) {
         for (kind, pool) in shared_pools() {
@@ -921,14 +947,16 @@ proptest! {
 
 #[test]
 fn the_size_hint_is_right_at_each_step() {
+    const LEN: u32 = fewer(100, 12) as u32;
+
     fn assert_fused<T: FusedIterator>(_: &T) {}
 
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for ordered in [true, false] {
-                let mut known = stream(options(&pool, None, Some(7)), ordered, |x| x, 0..100_u32);
+                let mut known = stream(options(&pool, None, Some(7)), ordered, |x| x, 0..LEN);
                 assert_fused(&known);
-                for left in (0..100).rev() {
+                for left in (0..LEN as usize).rev() {
                     known.next().unwrap().unwrap();
                     let (low, high) = known.size_hint();
                     assert_eq!(low, left.min(1), "a pool that ends cuts it short");
@@ -937,10 +965,10 @@ fn the_size_hint_is_right_at_each_step() {
                 assert!(known.next().is_none());
                 assert_eq!(known.size_hint(), (0, Some(0)));
 
-                let half = (0..100_u32).filter(|x| x % 2 == 0);
+                let half = (0..LEN).filter(|x| x % 2 == 0);
                 let mut filtered = stream(options(&pool, None, Some(7)), ordered, |x| x, half);
-                assert_eq!(filtered.size_hint(), (0, Some(101)));
-                for left in (0..50).rev() {
+                assert_eq!(filtered.size_hint(), (0, Some(LEN as usize + 1)));
+                for left in (0..LEN as usize / 2).rev() {
                     filtered.next().unwrap().unwrap();
                     let (low, high) = filtered.size_hint();
                     assert!(low <= left && left <= high.unwrap(), "{low}, {left}, {high:?}");
@@ -1013,7 +1041,7 @@ fn a_slow_input_holds_no_result_back() {
 #[test]
 fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_length() {
     watchdog(60, || {
-        const WINDOW: usize = 1000;
+        const WINDOW: usize = fewer(1000, 6);
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
@@ -1041,14 +1069,18 @@ fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_
 
 #[test]
 fn a_fast_input_is_not_asked_while_there_are_results() {
+    const LEN: usize = fewer(1000, 24);
+
     watchdog(60, || {
         for kind in THREADS {
-            for (ordered, window) in [(true, 4), (false, 4), (true, 20), (false, 20)] {
+            for (ordered, window) in
+                [(true, 4), (false, 4), (true, 20), (false, 20)].into_iter().step_by(fewer(1, 3))
+            {
                 let pool = kind.pool();
-                let (input, seen) = counting(0..1000);
+                let (input, seen) = counting(0..LEN);
                 let mut stream = stream(pool.buffersize(window), ordered, |x| x, input);
                 let (mut opener, held) = hold(&pool, kind.workers());
-                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+                assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
                 assert_eq!(seen.pulled(), window);
                 opener.open();
                 held.into_iter().for_each(|held| held.get().unwrap());
@@ -1060,7 +1092,7 @@ fn a_fast_input_is_not_asked_while_there_are_results() {
                 assert!(values.into_iter().eq(0..window));
                 assert_eq!(seen.pulled(), window, "{kind:?}, ordered {ordered}");
                 drop(opener);
-                assert_eq!(stream.map(Result::unwrap).count(), 1000 - window);
+                assert_eq!(stream.map(Result::unwrap).count(), LEN - window);
             }
         }
     });
@@ -1142,7 +1174,7 @@ fn the_timeout_of_the_call_ends_the_stream() {
                 results.push(result);
             }
             let took = start.elapsed();
-            assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5));
+            assert!(took >= Duration::from_millis(50) && took < at_most(Duration::from_secs(5)));
             let (last, values) = results.split_last().unwrap();
             assert_matches!(last, Err(Error::DeadlineExceeded));
             assert!(values.iter().all(Result::is_ok));
@@ -1198,7 +1230,7 @@ fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
                 };
 
                 let (pool, opener, progress, mut stream) = begin(Duration::MAX);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+                assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
                 opener.wait_for(kind.workers());
                 pool.terminate();
                 assert_matches!(stream.next(), Some(Err(Error::Terminated)));
@@ -1207,7 +1239,8 @@ fn the_progress_of_a_stream_that_ended_early_is_what_was_finished() {
                 drop((opener, pool, stream));
                 assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, dropped");
 
-                let (_pool, _opener, progress, mut stream) = begin(Duration::from_millis(300));
+                let (_pool, _opener, progress, mut stream) =
+                    begin(Duration::from_millis(fewer(300, 30_000) as u64));
                 assert_matches!(stream.next(), Some(Err(Error::DeadlineExceeded)));
                 assert_eq!(progress.get(), (finished, Some(100)), "{kind:?}, timed out");
             }
@@ -1253,7 +1286,7 @@ fn what_has_not_begun_is_dropped_with_the_stream() {
                 let f = move |item: common::Counted| item.value() + captured.value();
                 let input = (0..).map(move |i| makes.make(i));
                 let mut stream = stream(pool.buffersize(50), ordered, f, input);
-                assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+                assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
                 assert_eq!(drops.alive(), 51);
                 drop(stream);
                 assert_eq!(drops.alive(), 0, "{kind:?}");
@@ -1283,7 +1316,7 @@ fn what_is_done_and_not_handed_out_is_dropped_with_the_stream() {
             let mut stream = stream(pool.buffersize(20).chunksize(1), ordered, f, 0..);
             // Nothing is done, so all that the window holds is pulled.
             let (held, _task) = hold(&pool, 1);
-            assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+            assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
             drop(held);
             stream.next().unwrap().unwrap();
             opener.wait_for(1);
@@ -1344,7 +1377,7 @@ fn many_tiny_streams_dropped_half_way_leave_nothing() {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 5000), Kind::Serial] {
             let pool = kind.pool();
             let drops = Drops::default();
-            for i in 0..scaled(20_000) {
+            for i in 0..fewer(20_000, 10) {
                 let captured = (i % 100 == 0).then(|| drops.make(i));
                 let f = move |x: usize| x + captured.as_ref().map_or(0, common::Counted::value);
                 let mut stream = stream(options(&pool, None, None), i % 2 == 0, f, 0..10);
@@ -1395,7 +1428,7 @@ fn dropping_a_stream_skips_what_has_not_begun() {
                 gate.pass();
             };
             let mut stream = pool.buffersize(100).imap(f, 0..);
-            assert_matches!(stream.next_timeout(Duration::ZERO), Err(Error::Timeout));
+            assert_matches!(stream.next_timeout(NO_TIME), Err(Error::Timeout));
             opener.wait_for(kind.workers());
             drop(stream);
             drop(opener);
@@ -1412,7 +1445,9 @@ fn dropping_a_stream_skips_what_has_not_begun() {
 fn pipelines_of_streams_on_one_pool() {
     watchdog(60, || {
         for (kind, pool) in all_pools() {
-            let len = if matches!(kind, Kind::Replaced(..)) { 50 } else { 1000 };
+            let len =
+                if matches!(kind, Kind::Replaced(..)) { fewer(50, 8) } else { fewer(1000, 10) }
+                    as u64;
             let one = pool.imap(|x: u64| x + 1, 0..len);
             let two = pool.imap(|x: Result<u64, Error>| x.unwrap() * 2, one);
             let three = pool.imap_unordered(|x: Result<u64, Error>| x.unwrap() - 1, two);
@@ -1434,16 +1469,19 @@ fn nested(pool: &Arc<Pool>, depth: u32, ordered: bool) -> u64 {
 
 #[test]
 fn streams_inside_of_the_items_of_streams() {
+    const DEPTH: u32 = fewer(3, 2) as u32;
+
     watchdog(60, || {
+        // Of depth 1: 6 and 4; each more: 6 and 4 times the one before.
+        let expected = (0..DEPTH).fold(1, |sum, _| 6 + 4 * sum);
         for (kind, pool) in all_pools() {
             let pool = Arc::new(pool);
             for ordered in [true, false] {
-                // Of depth 1: 6 and 4; each more: 6 and 4 times the one before.
-                assert_eq!(nested(&pool, 3, ordered), 6 + 4 * (6 + 4 * 10), "{kind:?}");
+                assert_eq!(nested(&pool, DEPTH, ordered), expected, "{kind:?}");
             }
             let inner = Arc::clone(&pool);
-            let sum = pool.apply(move || nested(&inner, 3, true), ());
-            assert_eq!(sum.unwrap(), 190, "{kind:?}");
+            let sum = pool.apply(move || nested(&inner, DEPTH, true), ());
+            assert_eq!(sum.unwrap(), expected, "{kind:?}");
         }
     });
 }
@@ -1452,7 +1490,9 @@ fn streams_inside_of_the_items_of_streams() {
 fn a_consumer_inside_of_a_task() {
     watchdog(60, || {
         for (kind, pool) in all_pools() {
-            let len = if matches!(kind, Kind::Replaced(..)) { 100 } else { 2000 };
+            let len =
+                if matches!(kind, Kind::Replaced(..)) { fewer(100, 6) } else { fewer(2000, 10) }
+                    as u64;
             let pool = Arc::new(pool);
             for (ordered, window) in
                 [(true, None), (false, None), (true, Some(1)), (false, Some(7))]
@@ -1482,6 +1522,8 @@ fn a_consumer_inside_of_a_task() {
 
 #[test]
 fn a_consumer_inside_of_a_task_of_a_closed_pool() {
+    const LEN: u64 = fewer(100, 20) as u64;
+
     watchdog(30, || {
         for kind in THREADS {
             let pool = Arc::new(kind.pool());
@@ -1490,7 +1532,7 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
             let sum = pool.apply_async(
                 move || {
                     gate.pass();
-                    let sum = inner.imap(|x: u64| x, 0..100).map(Result::unwrap).sum::<u64>();
+                    let sum = inner.imap(|x: u64| x, 0..LEN).map(Result::unwrap).sum::<u64>();
                     drop(inner);
                     sum
                 },
@@ -1499,7 +1541,7 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
             opener.wait_for(1);
             pool.close();
             drop(opener);
-            assert_eq!(sum.get().unwrap(), 4950);
+            assert_eq!(sum.get().unwrap(), LEN * (LEN - 1) / 2);
             pool.join().unwrap();
         }
     });
@@ -1509,9 +1551,9 @@ fn a_consumer_inside_of_a_task_of_a_closed_pool() {
 fn two_pools_in_one_pipeline() {
     watchdog(30, || {
         let (a, b) = (Pool::new(1).unwrap(), Pool::new(2).unwrap());
-        let front = a.imap(|x: u64| x + 1, 0..1000);
+        let front = a.imap(|x: u64| x + 1, 0..fewer(1000, 20) as u64);
         let back = b.imap(|x: Result<u64, Error>| x.unwrap() * 2, front);
-        assert!(back.map(Result::unwrap).eq((0..1000).map(|x| (x + 1) * 2)));
+        assert!(back.map(Result::unwrap).eq((0..fewer(1000, 20) as u64).map(|x| (x + 1) * 2)));
     });
 }
 
@@ -1532,6 +1574,8 @@ fn a_chunk_size_is_exact() {
 /// Room is made for the items there are, not for those there might be.
 #[test]
 fn a_chunk_size_or_a_window_without_end() {
+    const LEN: u64 = fewer(3000, 8) as u64;
+
     watchdog(60, || {
         for (kind, pool) in all_pools() {
             for (chunk, window) in [
@@ -1542,14 +1586,17 @@ fn a_chunk_size_or_a_window_without_end() {
                 (Some(usize::MAX / 2), None),
                 (Some(1 << 40), None),
                 (Some(1 << 40), Some(1 << 50)),
-            ] {
+            ]
+            .into_iter()
+            .step_by(fewer(1, 3))
+            {
                 for ordered in [true, false] {
-                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..3000_u64);
+                    let stream = stream(options(&pool, chunk, window), ordered, |x| x, 0..LEN);
                     let mut seen: Vec<_> = stream.map(Result::unwrap).collect();
                     if !ordered {
                         seen.sort_unstable();
                     }
-                    assert!(seen.into_iter().eq(0..3000), "{kind:?}, {chunk:?}, {window:?}");
+                    assert!(seen.into_iter().eq(0..LEN), "{kind:?}, {chunk:?}, {window:?}");
                 }
             }
         }
@@ -1559,7 +1606,7 @@ fn a_chunk_size_or_a_window_without_end() {
 /// The results of a chunk have room in pieces, of some ten thousand each.
 #[test]
 fn a_chunk_of_very_many_items() {
-    const MANY: usize = if cfg!(miri) { 100 } else { 300_000 };
+    const MANY: usize = fewer(300_000, 20);
 
     watchdog(60, || {
         for (kind, pool) in
@@ -1615,6 +1662,7 @@ fn a_chunk_of_more_items_than_a_u32_counts() {
 
 /// Expensive neighbours among cheap items: the chunk that they are in is shared out again.
 #[test]
+#[cfg_attr(miri, ignore = "looks at the clock for speed")]
 fn expensive_neighbours_are_shared_out() {
     watchdog(60, || {
         for (ordered, at) in [(true, 3000), (false, 3000), (true, 1003), (false, 4990)] {
@@ -1672,10 +1720,12 @@ fn a_consumer_that_waits_for_a_slow_item_sleeps() {
 
 #[test]
 fn a_consumer_that_moves_from_thread_to_thread() {
+    const LEN: u32 = fewer(100, 20) as u32;
+
     watchdog(30, || {
         for pool in pools() {
-            let mut stream = pool.imap(|x: u32| x, 0..100);
-            for x in 0..100 {
+            let mut stream = pool.imap(|x: u32| x, 0..LEN);
+            for x in 0..LEN {
                 stream = thread::spawn(move || {
                     assert_eq!(stream.next().unwrap().unwrap(), x);
                     stream
@@ -1706,7 +1756,7 @@ fn items_and_results_whose_drop_panics() {
             let (opener, held) = hold(&pool, kind.workers());
             let mut stream = pool.buffersize(10).imap(|bomb| bomb, (0..10).map(|_| Bomb));
             assert_matches!(
-                stream.next_timeout(Duration::ZERO).map(std::mem::forget),
+                stream.next_timeout(NO_TIME).map(std::mem::forget),
                 Err(Error::Timeout)
             );
             drop(stream);

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use common::{
     ALL, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, gate, hold, live_threads, message, panicked, scaled, watchdog,
+    eventually, fewer, gate, hold, live_threads, message, panicked, scaled, watchdog,
 };
 
 // ---- who runs this -------------------------------------------------------------------------------
@@ -40,6 +40,7 @@ fn more_workers_than_there_can_be_are_an_invalid_argument() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "any size of stack is fine there")]
 fn a_stack_is_large_enough_or_the_pool_cannot_be_started() {
     watchdog(60, || {
         let sizes =
@@ -83,8 +84,8 @@ fn every_task_knows_its_worker() {
         for (kind, pool) in all_pools() {
             let here = thread::current().id();
             let who = || (current_worker().expect("a worker runs it"), thread::current().id());
-            let mut seen = pool.map(|_| who(), 0..100).unwrap();
-            seen.extend(pool.map_async(move |_| who(), 0..100).get().unwrap());
+            let mut seen = pool.map(|_| who(), 0..fewer(100, 12)).unwrap();
+            seen.extend(pool.map_async(move |_| who(), 0..fewer(100, 12)).get().unwrap());
             seen.push(pool.apply(who, ()).unwrap());
             seen.push(pool.apply_async(who, ()).get().unwrap());
             seen.push(pool.install(who).unwrap());
@@ -183,7 +184,7 @@ fn an_initializer_gets_a_clone_of_its_arguments() {
             };
             let initargs = (String::from("x"), Cell::new(7));
             let pool = kind.builder().initializer(initializer, initargs).build().unwrap();
-            pool.map(|x| x + 1, 0..20).unwrap();
+            pool.map(|x| x + 1, 0..fewer(20, 6)).unwrap();
             let seen = seen.lock().unwrap();
             assert!(seen.len() >= kind.workers());
             assert!(seen.iter().all(|seen| *seen == (String::from("x"), 7)), "{kind:?}");
@@ -213,7 +214,7 @@ fn the_panic_of_an_initializer_keeps_its_payload() {
             let error = kind.builder().initializer(initializer, ()).build().unwrap_err();
             let Error::Initializer(inner) = error else { panic!("{kind:?}: {error:?}") };
             let panic = inner.downcast_ref::<parpool::Panic>().expect("a panic");
-            assert_eq!((panic.index(), &*panic.message()), (None, ON_PURPOSE));
+            assert_eq!((panic.index(), panic.message()), (None, ON_PURPOSE));
         }
     });
 }
@@ -232,7 +233,7 @@ fn an_initializer_that_fails_later_ends_the_pool_and_everybody_hears_why() {
             };
             let pool = kind.named("later").initializer(initializer, ()).build().unwrap();
             let (gate, mut opener) = gate();
-            let calls: Vec<_> = (0..100)
+            let calls: Vec<_> = (0..fewer(100, 16))
                 .map(|_| {
                     let gate = gate.clone();
                     pool.apply_async(move || gate.pass(), ())
@@ -273,7 +274,7 @@ fn initializers_that_fail_with_what_panics_when_dropped_end_the_pool() {
 
     watchdog(30, || {
         for kind in [Kind::Lasting(3), Kind::Replaced(3, 1)] {
-            for _ in 0..10 {
+            for _ in 0..fewer(10, 2) {
                 let initializer = || -> () { panic_any(Bomb) };
                 let error = kind.named("bombs").initializer(initializer, ()).build().unwrap_err();
                 assert_matches!(error, Error::Initializer(_), "{kind:?}");
@@ -281,7 +282,7 @@ fn initializers_that_fail_with_what_panics_when_dropped_end_the_pool() {
                 assert_no_threads("bombs");
             }
         }
-        for _ in 0..10 {
+        for _ in 0..fewer(10, 2) {
             let kind = Kind::Replaced(3, 1);
             let initializer = || match current_worker() {
                 Some(worker) if worker.generation() == 0 => {}
@@ -305,7 +306,7 @@ fn initializers_that_fail_with_what_panics_when_dropped_end_the_pool() {
 #[test]
 fn an_initializer_that_fails_later_wakes_who_waits() {
     watchdog(30, || {
-        for _ in 0..20 {
+        for _ in 0..fewer(20, 2) {
             let initializer = || match current_worker() {
                 Some(worker) if worker.generation() < 3 => Ok(()),
                 _ => Err("no luck"),
@@ -462,11 +463,13 @@ fn touch(crowd: &Crowd) -> ThreadId {
 
 #[test]
 fn a_new_worker_is_a_new_thread_and_comes_after_the_old_one_is_gone() {
+    const CALLS: usize = fewer(60, 8);
+
     watchdog(30, || {
         for workers in [1, 3] {
             let pool = Kind::Replaced(workers, 2).named("fresh").build().unwrap();
             let crowd = Crowd::default();
-            let calls: Vec<_> = (0..60)
+            let calls: Vec<_> = (0..CALLS)
                 .map(|_| {
                     let crowd = crowd.clone();
                     pool.apply_async(move || (touch(&crowd), current_worker().unwrap()), ())
@@ -480,7 +483,7 @@ fn a_new_worker_is_a_new_thread_and_comes_after_the_old_one_is_gone() {
             }
             let distinct: HashSet<_> = threads.values().collect();
             assert_eq!(distinct.len(), threads.len(), "each is a thread of its own");
-            assert!(threads.len() >= 30);
+            assert!(threads.len() >= CALLS / 2);
             pool.close();
             pool.join().unwrap();
             assert_eq!(crowd.now(), 0, "the thread-locals of all are destroyed");
@@ -498,7 +501,7 @@ fn chunks_of_maps_are_tasks_too() {
                 let pool = Kind::Replaced(workers, tasks).pool();
                 let options = pool.chunksize(5);
                 let who = |_: usize| current_worker().unwrap();
-                let items = 0..63_usize;
+                let items = 0..fewer(63, 18);
                 let ran = match verb {
                     "map" => options.map(who, items),
                     "try_map" => Ok(options.try_map(|i| Ok::<_, ()>(who(i)), items).unwrap()),
@@ -530,7 +533,7 @@ fn thread_locals_and_worker_locals_start_anew() {
         for workers in [1, 3] {
             let pool = Kind::Replaced(workers, 3).pool();
             let local = Arc::new(WorkerLocal::new(Vec::new));
-            let calls: Vec<_> = (0..90)
+            let calls: Vec<_> = (0..fewer(90, 10))
                 .map(|i| {
                     let local = Arc::clone(&local);
                     let task = move || {
@@ -622,6 +625,8 @@ fn the_census_finds_threads_by_name() {
 
 #[test]
 fn a_worker_local_is_built_once_for_each_worker() {
+    const LEN: i32 = fewer(1000, 50) as i32;
+
     watchdog(20, || {
         for kind in LASTING.into_iter().chain([Kind::Serial]) {
             let pool = kind.pool();
@@ -629,11 +634,11 @@ fn a_worker_local_is_built_once_for_each_worker() {
             let count = built.clone();
             let local = WorkerLocal::new(move || (count.add(), current_worker(), 0).2);
             assert_eq!(built.get(), 0, "not before it is used");
-            pool.map(|_| local.with(|uses| *uses += 1), 0..1000).unwrap();
+            pool.map(|_| local.with(|uses| *uses += 1), 0..LEN).unwrap();
             assert!((1..=kind.workers()).contains(&built.get()), "{kind:?}");
             let values = local.into_inner();
             assert_eq!(values.len(), built.get());
-            assert_eq!(values.into_iter().sum::<i32>(), 1000, "{kind:?}");
+            assert_eq!(values.into_iter().sum::<i32>(), LEN, "{kind:?}");
         }
     });
 }
@@ -648,8 +653,8 @@ fn a_worker_local_belongs_to_its_worker() {
                 let owner = local.with(|owner| *owner);
                 assert_eq!(owner, (current_worker(), thread::current().id()));
             };
-            pool.map(|_| who(), 0..100).unwrap();
-            for _ in 0..20 {
+            pool.map(|_| who(), 0..fewer(100, 12)).unwrap();
+            for _ in 0..fewer(20, 4) {
                 pool.apply(who, ()).unwrap();
             }
         }
@@ -658,6 +663,9 @@ fn a_worker_local_belongs_to_its_worker() {
 
 #[test]
 fn a_task_on_top_of_another_has_a_value_of_its_own() {
+    const CALLS: usize = fewer(20, 3);
+    const DEPTH: usize = fewer(3, 2);
+
     watchdog(20, || {
         for kind in ALL {
             let pool = Arc::new(kind.pool());
@@ -686,15 +694,19 @@ fn a_task_on_top_of_another_has_a_value_of_its_own() {
                 })
             }
             let (inner, same) = (Arc::clone(&pool), Arc::clone(&local));
-            let calls: Vec<_> = (0..20)
+            let calls: Vec<_> = (0..CALLS)
                 .map(|_| {
                     let (pool, local) = (Arc::clone(&inner), Arc::clone(&same));
-                    inner.apply_async(move || nest(&pool, &local, 3), ())
+                    inner.apply_async(move || nest(&pool, &local, DEPTH), ())
                 })
                 .collect();
             drop((inner, same));
             let uses: usize = calls.into_iter().map(|call| call.get().unwrap()).sum();
-            assert_eq!(uses, 20 * (1 + 3 + 9 + 27), "{kind:?}");
+            assert_eq!(
+                uses,
+                CALLS * (0..=DEPTH as u32).map(|level| 3_usize.pow(level)).sum::<usize>(),
+                "{kind:?}"
+            );
             pool.close();
             pool.join().unwrap();
             drop(pool);
@@ -715,19 +727,19 @@ fn rayon_code_in_a_task_does_not_see_values_that_are_lent() {
             let pool = kind.pool();
             let local = WorkerLocal::new(|| false);
             thread::scope(|scope| {
-                for _ in 0..4 {
+                for _ in 0..fewer(4, 2) {
                     scope.spawn(|| {
                         pool.map(
                             |_| {
                                 local.with(|used| {
                                     assert!(!std::mem::replace(used, true));
-                                    (0..64).into_par_iter().for_each(|_| {
+                                    (0..fewer(64, 4)).into_par_iter().for_each(|_| {
                                         std::hint::black_box(0);
                                     });
                                     *used = false;
                                 });
                             },
-                            0..50,
+                            0..fewer(50, 3),
                         )
                         .unwrap();
                     });
@@ -747,6 +759,8 @@ fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
         }
     }
 
+    const CALLS: usize = fewer(20, 4);
+
     watchdog(20, || {
         for workers in [1, 3] {
             let pool = Kind::Replaced(workers, 1).pool();
@@ -755,12 +769,13 @@ fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
             let local = WorkerLocal::new(move || {
                 Owned(current_worker().unwrap(), thread::current().id(), Arc::clone(&note))
             });
-            let used: Vec<_> =
-                (0..20).map(|_| pool.apply(|| local.with(|owned| owned.0), ()).unwrap()).collect();
+            let used: Vec<_> = (0..CALLS)
+                .map(|_| pool.apply(|| local.with(|owned| owned.0), ()).unwrap())
+                .collect();
             pool.close();
             pool.join().unwrap();
             let dropped = dropped.lock().unwrap();
-            assert_eq!(dropped.len(), 20);
+            assert_eq!(dropped.len(), CALLS);
             for (owner, same) in &*dropped {
                 assert!(same, "{owner:?}: dropped elsewhere");
                 assert!(used.contains(owner));
@@ -801,7 +816,7 @@ fn worker_locals_outlive_a_pool_that_keeps_its_workers() {
             let make = drops.clone();
             let local = WorkerLocal::new(move || make.make(1));
             let pool = kind.pool();
-            pool.map(|_| local.with(|_| ()), 0..100).unwrap();
+            pool.map(|_| local.with(|_| ()), 0..fewer(100, 12)).unwrap();
             drop(pool);
             assert_eq!(drops.alive(), drops.made());
             let values = local.into_inner();
@@ -833,7 +848,7 @@ fn a_panicking_use_drops_its_value_and_the_next_builds_another() {
                     (),
                 )
             };
-            for i in 0..20 {
+            for i in 0..fewer(20, 6) {
                 let panics = i % 3 == 1;
                 assert_eq!(use_it(panics).is_err(), panics, "{kind:?}");
             }
@@ -877,7 +892,7 @@ fn a_value_whose_drop_panics_does_not_stop_replacement() {
     watchdog(20, || {
         let pool = Kind::Replaced(2, 1).pool();
         let local = WorkerLocal::new(|| Bomb);
-        for i in 0..20 {
+        for i in 0..fewer(20, 4) {
             assert_eq!(pool.apply(|| local.with(|_| i), ()).unwrap(), i);
         }
         pool.close();
@@ -928,7 +943,8 @@ fn threads_outside_and_many_pools_may_share_one() {
         assert_eq!(message(&*caught.unwrap_err()), ON_PURPOSE);
         local.with(|uses| *uses += 1);
         // Uses by workers that were replaced, and those before the panic, may be lost.
-        assert!(local.into_inner().into_iter().sum::<i32>() >= 31);
+        let kept = 10 * (LASTING.len() + 1) + 1;
+        assert!(local.into_inner().into_iter().sum::<usize>() >= kept);
     });
 }
 
@@ -937,10 +953,10 @@ fn a_worker_local_may_go_before_the_pool() {
     watchdog(20, || {
         for (kind, pool) in all_pools() {
             let drops = Drops::default();
-            for _ in 0..10 {
+            for _ in 0..fewer(10, 2) {
                 let make = drops.clone();
                 let local = WorkerLocal::new(move || make.make(1));
-                pool.map(|_| local.with(|_| ()), 0..10).unwrap();
+                pool.map(|_| local.with(|_| ()), 0..fewer(10, 4)).unwrap();
                 drop(local);
                 if !matches!(kind, Kind::Replaced(..)) {
                     drops.assert_each_once();
@@ -984,10 +1000,13 @@ fn a_worker_local_whose_maker_panics_when_dropped_harms_no_worker() {
 
 #[test]
 fn install_runs_rayon_code_on_the_workers() {
+    const PIECES: u64 = fewer(100, 10) as u64;
+    const LEN: u64 = fewer(10_000, 50) as u64;
+
     watchdog(20, || {
         for kind in LASTING {
             let pool = kind.pool();
-            let xs: Vec<u64> = (0..10_000).collect();
+            let xs: Vec<u64> = (0..LEN).collect();
             let workers = pool
                 .install(|| {
                     assert_eq!(rayon::current_num_threads(), kind.workers());
@@ -998,11 +1017,14 @@ fn install_runs_rayon_code_on_the_workers() {
             assert!(workers.iter().all(|index| *index < kind.workers()));
             let (a, b) = pool.install(|| rayon::join(|| 1, || 2)).unwrap();
             assert_eq!((a, b), (1, 2));
-            assert_eq!(pool.install(|| xs.par_iter().sum::<u64>()).unwrap(), 49_995_000);
+            assert_eq!(pool.install(|| xs.par_iter().sum::<u64>()).unwrap(), LEN * (LEN - 1) / 2);
         }
         for kind in [Kind::Replaced(3, 2), Kind::Serial] {
             let pool = kind.pool();
-            assert_eq!(pool.install(|| (0..100).into_par_iter().sum::<u64>()).unwrap(), 4950);
+            assert_eq!(
+                pool.install(|| (0..PIECES).into_par_iter().sum::<u64>()).unwrap(),
+                PIECES * (PIECES - 1) / 2
+            );
         }
     });
 }
@@ -1054,7 +1076,9 @@ fn a_panic_in_install_is_an_error() {
     watchdog(20, || {
         for (kind, pool) in all_pools() {
             let result = pool.install(|| {
-                (0..100).into_par_iter().for_each(|i| assert_ne!(i, 50, "{ON_PURPOSE}"));
+                (0..fewer(100, 10))
+                    .into_par_iter()
+                    .for_each(|i| assert_ne!(i, fewer(50, 5), "{ON_PURPOSE}"));
             });
             assert!(panicked(result).1.contains(ON_PURPOSE), "{kind:?}");
             // One that nobody waits for aborts the process on a pool of bare rayon.
@@ -1071,22 +1095,24 @@ fn a_panic_in_install_is_an_error() {
 
 #[test]
 fn rayon_code_in_tasks_while_many_handles_are_queued() {
+    const ITEMS: u64 = fewer(1000, 20) as u64;
+
     watchdog(40, || {
         for kind in LASTING.into_iter().chain([Kind::Lasting(2), Kind::Replaced(2, 50)]) {
             let pool = Arc::new(kind.pool());
-            let calls: Vec<AsyncResult<u64>> = (0..scaled(2000_u64))
+            let calls: Vec<AsyncResult<u64>> = (0..fewer(2000, 6) as u64)
                 .map(|i| {
                     let inner = Arc::clone(&pool);
                     let task = move || match i % 20 {
-                        0 => (0..1000_u64).into_par_iter().map(|x| x % 7).sum(),
-                        1 => inner.map(|x| x % 7, 0..1000_u64).unwrap().into_iter().sum(),
+                        0 => (0..ITEMS).into_par_iter().map(|x| x % 7).sum(),
+                        1 => inner.map(|x| x % 7, 0..ITEMS).unwrap().into_iter().sum(),
                         2 => inner.install(|| rayon::join(|| 1, || 2)).map(|(a, b)| a + b).unwrap(),
                         _ => i,
                     };
                     pool.apply_async(task, ())
                 })
                 .collect();
-            let serial = (0..1000_u64).map(|x| x % 7).sum::<u64>();
+            let serial = (0..ITEMS).map(|x| x % 7).sum::<u64>();
             for (call, i) in calls.into_iter().zip(0..) {
                 let expected = match i % 20 {
                     0 | 1 => serial,
@@ -1134,7 +1160,7 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
                         let token = drops.make(0);
                         pool.apply_async(move || token.value(), ())
                     };
-                    let calls: Vec<_> = (0..20).map(|_| submit()).collect();
+                    let calls: Vec<_> = (0..fewer(20, 4)).map(|_| submit()).collect();
                     calls.into_iter().map(AsyncResult::get).collect::<Vec<_>>()
                 })
             };

@@ -25,18 +25,32 @@ const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
     None => 1,
 };
 
+/// So long at the most, where things take longer longer.
+pub(crate) fn at_most(time: Duration) -> Duration {
+    time * PATIENCE as u32
+}
+
 // ---- Miri ----------------------------------------------------------------------------------------
 
-/// How often to do a thing that is done `n` times: as often, or a hundredth of it under Miri, which takes
+/// How often to do a thing that is done `n` times: as often, or a thousandth of it under Miri, which takes
 /// about a second for each map. A race that is tried too seldom there is tried elsewhere.
 pub(crate) fn scaled<N>(n: N) -> N
 where
     N: TryFrom<usize, Error: fmt::Debug> + TryInto<usize, Error: fmt::Debug>,
 {
     let often: usize = n.try_into().expect("a count");
-    let often = if cfg!(miri) { (often / 100).max(often.min(4)) } else { often };
+    let often = if cfg!(miri) { (often / 1000).max(often.min(4)) } else { often };
     often.try_into().expect("no more than before")
 }
+
+/// `n`, or so many under Miri, where an item of a stream takes milliseconds.
+pub(crate) const fn fewer(n: usize, under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { n }
+}
+
+/// The time in which a stream fills its window from an input that costs nothing: none, but under Miri, where time
+/// is made of steps and any input is slow.
+pub(crate) const NO_TIME: Duration = Duration::from_millis(if cfg!(miri) { 5000 } else { 0 });
 
 /// The step through a table of cases: all of them, or under Miri one of so many. Prime, so that each column
 /// is met in all its values.
@@ -129,13 +143,13 @@ pub(crate) const THREADS: [Kind; 4] =
 pub(crate) const ALL: [Kind; 5] =
     [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(1, 1), Kind::Replaced(3, 2), Kind::Serial];
 
-// For Miri, which takes seconds for what takes milliseconds: one of each.
+// For Miri, which takes seconds for what takes milliseconds: one of each. A new worker takes it as long as ten items.
 #[cfg(miri)]
 pub(crate) const LASTING: [Kind; 1] = [Kind::Lasting(2)];
 #[cfg(miri)]
-pub(crate) const THREADS: [Kind; 2] = [Kind::Lasting(2), Kind::Replaced(2, 1)];
+pub(crate) const THREADS: [Kind; 2] = [Kind::Lasting(2), Kind::Replaced(2, 3)];
 #[cfg(miri)]
-pub(crate) const ALL: [Kind; 3] = [Kind::Lasting(2), Kind::Replaced(2, 1), Kind::Serial];
+pub(crate) const ALL: [Kind; 3] = [Kind::Lasting(2), Kind::Replaced(2, 3), Kind::Serial];
 
 impl Kind {
     pub(crate) fn builder(self) -> Builder {
