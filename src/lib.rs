@@ -1,4 +1,4 @@
-//! Python's `multiprocessing.Pool` for Rust, as a thin layer over [rayon].
+//! Python's `multiprocessing.Pool` for Rust, on the threads of [rayon].
 //!
 //! ```
 //! use parpool::Pool;
@@ -192,10 +192,10 @@
 //!
 //! # Where to look in the source
 //!
-//! `pool.rs` is the signatures and the promises, `options.rs` what the verbs do. `workers.rs` has
-//! the lifecycle, `runners.rs` who runs what is queued, `threads.rs` all that touches rayon's threads,
-//! `engine.rs` the engine of the maps, `result.rs` and `cell.rs` the handles, `wait.rs` the one place
-//! that blocks, `worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
+//! `pool/pool.rs` is the signatures and the promises, `pool/options.rs` what the verbs do. `scheduler/shared.rs` has
+//! the lifecycle, `scheduler/runners.rs` who runs what is queued, `scheduler/threads.rs` all that touches rayon's threads,
+//! `map/engine.rs` the engine of the maps, `task/handle.rs` and `task/state.rs` the handles, `scheduler/park.rs` the one place
+//! that blocks, `scheduler/worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
 //! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in
 //! `docs` are for users.
 

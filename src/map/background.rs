@@ -6,7 +6,7 @@
 //!
 //! Over a collection it is one task that does a whole blocking map on its worker: rayon lends the
 //! parts of a collection to a call on the stack only. On a pool that replaces its workers it is a task
-//! for each chunk; see `chunked.rs`.
+//! for each chunk; see `map/chunked.rs`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! `map_async` on a pool that replaces its workers: each chunk is a task of its own, as in Python, so
 //! that a worker can be replaced between two of them.
 //!
-//! (On other pools see `map_async.rs`.)
+//! (On other pools see `map/background.rs`.)
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;

@@ -59,7 +59,7 @@ impl<'r, I: Items, R> Spares<'r, I, R> {
         if block.items.len() > 0 {
             let mut state = lock(&self.state);
             state.blocks.push(block);
-            // ORDERING: who must not miss it is notified after this; see `idle.rs`.
+            // ORDERING: who must not miss it is notified after this; see `map/idle.rs`.
             self.any.store(true, Ordering::Relaxed);
         }
     }

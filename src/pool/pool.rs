@@ -1,4 +1,4 @@
-//! The pool as its users see it: signatures and promises. What the verbs do is in `options.rs`.
+//! The pool as its users see it: signatures and promises. What the verbs do is in `pool/options.rs`.
 
 use std::fmt;
 use std::iter::Sum;

@@ -3,7 +3,7 @@
 //! A waiter polls a condition with a [`Waker`] and parks until it is woken or its time is up; so a
 //! blocking `get`, an `.await` and the end of a `map` are one mechanism, and whoever makes a
 //! condition true wakes what was registered for it. (A wait on a worker first *helps*, before it
-//! comes here: see `worker.rs`.)
+//! comes here: see `scheduler/worker.rs`.)
 
 use std::cell::RefCell;
 use std::collections::HashMap;

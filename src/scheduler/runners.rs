@@ -21,8 +21,8 @@
 //! # A start that cannot be run
 //!
 //! The job of a start may come to a thread that is in rayon code of a task, inside of a wait. There no task may
-//! run (see `worker.rs`). It is *refused*, and from then on a start is *owed*: submitters start nobody, for
-//! their jobs would come to the same threads, and the *attendant* (`attendant.rs`) tries again now and then until
+//! run (see `scheduler/worker.rs`). It is *refused*, and from then on a start is *owed*: submitters start nobody, for
+//! their jobs would come to the same threads, and the *attendant* (`scheduler/attendant.rs`) tries again now and then until
 //! a thread is back at the bottom of its stack, or others have emptied the queue. A runner that is at the bottom
 //! already takes what is queued as soon as its task has ended.
 //!

@@ -3,7 +3,7 @@
 //! A start is a job that goes to a *place*: a rayon pool of all threads, or, where workers are replaced, that
 //! of one. Rayon may give the job to a thread that is inside rayon code of a task. There it is not run but
 //! passed on: to the same pool, where rayon wakes a thread that sleeps, or to the place of another idle worker.
-//! A start that came back, or has gone round, is refused; the attendant sees to it (see `runners.rs`).
+//! A start that came back, or has gone round, is refused; the attendant sees to it (see `scheduler/runners.rs`).
 //!
 //! A start counts as an active runner from the moment its place was found until it is run or refused, through
 //! whatever hands it goes. So it must come to an end of these two, and no more than one.

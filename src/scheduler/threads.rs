@@ -6,7 +6,7 @@
 //! until the old thread is gone with its thread-locals. At no moment do more than `n` of them work.
 //!
 //! A runner is started by a rayon job. Rayon may give that to a thread that is inside rayon code of a task; there
-//! it is not run but passed on, first to a thread that sleeps, and if none takes it to the attendant (`starts.rs`).
+//! it is not run but passed on, first to a thread that sleeps, and if none takes it to the attendant (`scheduler/starts.rs`).
 
 use std::io;
 use std::sync::Arc;

@@ -292,7 +292,7 @@ impl<T> AsyncResult<T> {
         }
     }
 
-    /// As one of the pool's workers, runs what this thread waits for, if nobody has begun it. See `worker.rs` for
+    /// As one of the pool's workers, runs what this thread waits for, if nobody has begun it. See `scheduler/worker.rs` for
     /// why nothing else.
     fn help(&self) -> bool {
         let workers = &self.task.terms().workers;
