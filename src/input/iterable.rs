@@ -16,7 +16,7 @@ use crate::panic::{Panic, catch, discard};
 /// | [`Sequential`] | any `Iterator + Send`: `0..n`, `xs.iter().zip(&ys)`, `text.lines()` | pulled in blocks by the workers, one at a time in the iterator |
 /// | [`Parallel`] | any `rayon` `IndexedParallelIterator`: `xs.par_iter().enumerate()` | split in place by the iterator itself |
 ///
-/// A panic in the iterator itself is [`Error::Panicked`](crate::Error::Panicked) at the place of
+/// A panic in the iterator itself is [`Error::Panicked`] at the place of
 /// the item it was about to make. So is a parallel iterator that gives fewer or more items than it said, with a
 /// message that says so, at the first item that is missing or too many in the part that was found out. What
 /// a sequential iterator says of its length is a hint: one that is wrong changes nothing.

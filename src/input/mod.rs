@@ -1,7 +1,7 @@
 //! What verbs accept.
 //!
-//! * [`iterable`]: the three families of input: collections, iterators, rayon's parallel iterators.
-//! * [`star`]: functions that are called with a tuple of arguments.
+//! * `iterable`: the three families of input: collections, iterators, rayon's parallel iterators.
+//! * `star`: functions that are called with a tuple of arguments.
 //!
 //! Uses `error` and `panic`; `map`, `pool` and `numeric` use it.
 

@@ -1,7 +1,7 @@
 //! Verbs for numeric code, made of the others.
 //!
-//! * [`seed`]: random numbers that do not depend on the number of workers.
-//! * [`array`]: maps over `ndarray`'s arrays (feature `ndarray`).
+//! * `seed`: random numbers that do not depend on the number of workers.
+//! * `array`: maps over `ndarray`'s arrays (feature `ndarray`).
 //!
 //! Uses `pool`; nothing uses it.
 

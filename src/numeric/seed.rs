@@ -280,7 +280,7 @@ impl<'p> Seeded<'p> {
 }
 
 impl Pool {
-    /// The pool with a seed for the next calls: their closures get a [`Seed`](crate::Seed) with each item, made of
+    /// The pool with a seed for the next calls: their closures get a [`Seed`] with each item, made of
     /// this seed and the item's index. So random numbers do not depend on which worker draws them, nor
     /// on how many there are.
     ///
@@ -301,7 +301,7 @@ impl Pool {
 }
 
 impl<'p> Options<'p> {
-    /// See [`Pool::seed`](crate::Pool::seed).
+    /// See [`Pool::seed`].
     ///
     /// ```
     /// # let pool = parpool::Pool::new(2)?;

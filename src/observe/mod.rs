@@ -1,8 +1,8 @@
 //! What can be seen of a call while it goes on, and afterwards.
 //!
-//! * [`watch`]: what is watched of one call; absent from a call that nobody watches.
-//! * [`progress`]: how many items are finished, for bars and closures. [`insights`]: where the time went.
-//! * [`span`]: the caller's `tracing` span around its tasks.
+//! * `watch`: what is watched of one call; absent from a call that nobody watches.
+//! * `progress`: how many items are finished, for bars and closures. `insights`: where the time went.
+//! * `span`: the caller's `tracing` span around its tasks.
 //!
 //! Uses `panic` and `sync`, and nothing of the scheduler; `scheduler`, `task`, `map`, `stream` and `pool` use it.
 

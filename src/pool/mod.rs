@@ -1,10 +1,10 @@
 //! What users hold: the pool, its builder, the options of a call, a scope, the global pool.
 //!
-//! * [`pool`]: [`Pool`] and its verbs. Each is its signature, its documentation and a call of the same verb of [`Options`].
-//! * [`options`]: what a call can be asked for besides (chunk size, window, deadline, progress), and the verbs themselves.
-//! * [`builder`]: how a pool is set up. What its threads are set up with, `Context`, is in `scheduler`.
-//! * [`scope`]: calls that go on by themselves and may borrow.
-//! * [`global`]: the pool of the process, and free functions with the names of the verbs.
+//! * `pool`: [`Pool`] and its verbs. Each is its signature, its documentation and a call of the same verb of [`Options`].
+//! * `options`: what a call can be asked for besides (chunk size, window, deadline, progress), and the verbs themselves.
+//! * `builder`: how a pool is set up. What its threads are set up with, `Context`, is in `scheduler`.
+//! * `scope`: calls that go on by themselves and may borrow.
+//! * `global`: the pool of the process, and free functions with the names of the verbs.
 //!
 //! Uses every other folder but `numeric`; only `numeric`, which adds verbs to these types, uses it.
 

@@ -3,10 +3,10 @@
 //! Five things have no safe form, or none that costs nothing; each has a file, in which every block
 //! says why it is sound from what stands in that file alone:
 //!
-//! * [`fill`]: many threads write the results of a map into one `Vec`.
-//! * [`lane`]: a worker hands the results of a chunk to the consumer of a stream, one by one.
-//! * [`lend`]: the workers use what is on the stack of a caller, who waits for them.
-//! * [`scope`]: the same for any number of tasks, which have handles.
+//! * `fill`: many threads write the results of a map into one `Vec`.
+//! * `lane`: a worker hands the results of a chunk to the consumer of a stream, one by one.
+//! * `lend`: the workers use what is on the stack of a caller, who waits for them.
+//! * `scope`: the same for any number of tasks, which have handles.
 //! * [`Payload`]: threads look at what a panic threw.
 //!
 //! Under Miri, `frames` asks it how deep the stack is.

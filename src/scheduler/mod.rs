@@ -1,11 +1,11 @@
 //! Which thread runs which task, and where threads block.
 //!
-//! * [`shared`]: what all handles of a pool share: submitting, waiting, the end.
-//! * [`queue`]: where accepted tasks wait. [`runners`]: who runs them, and why none is left lying.
-//! * [`threads`]: the threads, and the only lines that touch rayon's pools. [`context`]: how they are set up.
-//! * [`stack`]: whether a job of rayon's runs at the bottom of its thread. [`attendant`]: who tries again where it does not.
-//! * [`worker`]: what a thread knows of itself: which worker it is, and what it is running.
-//! * [`worker_local`]: a value for each worker. [`park`]: the one place where a thread blocks.
+//! * `shared`: what all handles of a pool share: submitting, waiting, the end.
+//! * `queue`: where accepted tasks wait. `runners`: who runs them, and why none is left lying.
+//! * `threads`: the threads, and the only lines that touch rayon's pools. `context`: how they are set up.
+//! * `stack`: whether a job of rayon's runs at the bottom of its thread. `attendant`: who tries again where it does not.
+//! * `worker`: what a thread knows of itself: which worker it is, and what it is running.
+//! * `worker_local`: a value for each worker. `park`: the one place where a thread blocks.
 //!
 //! Uses `observe` (times), `error`, `panic` and `sync`; all folders above use it, by what is re-exported here.
 

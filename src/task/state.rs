@@ -215,7 +215,7 @@ impl<W, T> Cell<W, T> {
     }
 
     /// Calls `callback` with the outcome before anybody else can see it; at once if it is there. Not
-    /// at all if it was taken. Only the owner of the handle calls this and [`take`](Cell::take).
+    /// at all if it was taken. Only the owner of the handle calls this and [`try_take`](Cell::try_take).
     pub(crate) fn on_outcome(&self, callback: Callback<T>) {
         let mut inner = lock(&self.0);
         match std::mem::replace(&mut inner.stage, Stage::Calling(thread_number())) {
