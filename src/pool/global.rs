@@ -282,9 +282,9 @@ where
 /// assert_eq!(lengths, [1, 2]);
 /// # Ok::<(), parpool::Error>(())
 /// ```
-pub fn scope<F, R>(body: F) -> Result<R, Error>
+pub fn scope<'env, F, R>(body: F) -> Result<R, Error>
 where
-    F: for<'scope> FnOnce(Scope<'scope, 'static>) -> R,
+    F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
 {
     Ok(global()?.scope(body))
 }

@@ -283,7 +283,7 @@ mod models {
     struct Borrower<'s> {
         stack: &'s Stack,
         begun: Mutex<bool>,
-        told: Arc<crate::scheduler::Event>,
+        told: Arc<crate::scheduler::park::Event>,
     }
 
     impl<'s> Borrower<'s> {
@@ -340,7 +340,7 @@ mod models {
             self.0.map(|queue| take_one(queue, false));
         }
         fn wait(&self, _: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
-            crate::scheduler::until(None, ready)
+            crate::scheduler::park::until(None, ready)
         }
         fn has_ended(&self) -> bool {
             false

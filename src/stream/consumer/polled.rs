@@ -144,7 +144,7 @@ where
     /// Polls until there is a result, and sleeps while there is none.
     pub(super) fn next_polled(&mut self) -> Option<Result<R, Error>> {
         let mut result = None;
-        crate::scheduler::until(None, |waker| {
+        crate::scheduler::park::until(None, |waker| {
             match self.imap.poll_result(&mut self.ticket, waker) {
                 Poll::Ready(next) => {
                     result = next;
