@@ -57,9 +57,9 @@ pub enum Error {
     /// The closure, or the input while it made an item, panicked; or a parallel input gave fewer or more
     /// items than it said.
     Panicked(Panic),
-    /// A worker thread could not be started; the source says why.
+    /// A worker thread could not be started.
     Start(Arc<io::Error>),
-    /// The initializer of a worker panicked or returned an error, which is the source.
+    /// The initializer of a worker panicked or returned this error.
     Initializer(Arc<dyn StdError + Send + Sync>),
 }
 
@@ -79,21 +79,14 @@ impl fmt::Display for Error {
             Error::Taken => f.write_str("the value was taken before"),
             Error::WouldDeadlock => f.write_str("the wait would never end: a task cannot join the pool it runs on, nor a callback wait for its own result"),
             Error::Panicked(panic) => write!(f, "the closure {panic}"),
-            Error::Start(_) => f.write_str("a worker could not be started"),
-            Error::Initializer(_) => f.write_str("the initializer failed"),
+            Error::Start(error) => write!(f, "a worker could not be started: {error}"),
+            Error::Initializer(error) => write!(f, "the initializer failed: {error}"),
         }
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Error::Start(error) => Some(&**error),
-            Error::Initializer(error) => Some(&**error),
-            _ => None,
-        }
-    }
-}
+/// Without a source: the text says what the cause says, once. The cause itself is in the variant.
+impl StdError for Error {}
 
 impl Error {
     pub(crate) fn start(error: io::Error) -> Self {
@@ -208,16 +201,9 @@ impl<E: fmt::Display> fmt::Display for TryError<E> {
     }
 }
 
-/// For every `E` that can be shown, as `anyhow::Error` and `String` can, which are no errors themselves. What the item's
-/// error says is in the text; its causes are had from `error` itself.
-impl<E: fmt::Debug + fmt::Display> StdError for TryError<E> {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            TryError::Item { .. } => None,
-            TryError::Pool(error) => error.source(),
-        }
-    }
-}
+/// For every `E` that can be shown, as `anyhow::Error` and `String` can, which are no errors themselves. Without a source: what
+/// the item's error says is in the text, and its causes are had from `error` itself.
+impl<E: fmt::Debug + fmt::Display> StdError for TryError<E> {}
 
 /// The error of a map whose items cannot fail by themselves.
 pub(crate) fn only_pool(error: TryError<Infallible>) -> Error {

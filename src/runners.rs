@@ -399,8 +399,9 @@ impl<I: IdleSet> Runners<I> {
         let mut inner = self.lock();
         inner.active -= 1;
         inner.idle.mark_refused(index);
+        // Decided anew, with all in sight that counted on the attendant.
+        inner.owed = false;
         self.publish(&mut inner);
-        self.take_in(&mut inner);
         inner.owed = attended && !inner.queue.is_empty();
         let owed = inner.owed;
         self.publish(&mut inner);

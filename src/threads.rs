@@ -83,8 +83,10 @@ fn run(job: Job) {
 /// positions of jobs are measured from.
 #[inline(never)]
 fn main_loop(rayon_thread: ThreadBuilder) {
-    stack::set_base();
+    let base = stack::set_base();
+    std::hint::black_box(&base);
     rayon_thread.run();
+    std::hint::black_box(&base);
 }
 
 impl Start {

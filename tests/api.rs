@@ -74,6 +74,9 @@ fn errors_travel_with_a_question_mark() {
     fn is_error<E: StdError + Send + Sync + 'static>() {}
     is_error::<Error>();
     is_error::<TryError<std::num::ParseIntError>>();
+    // What can be shown and is no error itself.
+    is_error::<TryError<String>>();
+    is_error::<TryError<Box<dyn StdError + Send + Sync>>>();
     is_error::<Panic>();
 
     fn boxed() -> Result<i32, Box<dyn StdError + Send + Sync>> {
@@ -88,20 +91,92 @@ fn errors_travel_with_a_question_mark() {
         Pool::new(1)?.try_map(|s: &str| s.parse(), ["1", "2"])
     }
     assert_eq!(inside().unwrap(), [1, 2]);
+
+    /// An error of the caller's own, with room for both.
+    #[derive(Debug)]
+    enum Own {
+        Parse(std::num::ParseIntError),
+        Pool(Error),
+    }
+    impl From<std::num::ParseIntError> for Own {
+        fn from(error: std::num::ParseIntError) -> Self {
+            Own::Parse(error)
+        }
+    }
+    impl From<Error> for Own {
+        fn from(error: Error) -> Self {
+            Own::Pool(error)
+        }
+    }
+    fn own(pool: &Pool, texts: &[&str]) -> Result<Vec<i32>, Own> {
+        let parse = |text: &&str| Ok::<i32, Own>(text.parse()?);
+        pool.try_map(parse, texts).map_err(TryError::into_error)
+    }
+    let pool = Pool::new(1).unwrap();
+    assert_eq!(own(&pool, &["1"]).unwrap(), [1]);
+    assert!(matches!(own(&pool, &["1", "x"]), Err(Own::Parse(_))));
+    pool.close();
+    assert!(matches!(own(&pool, &["1"]), Err(Own::Pool(Error::NotRunning))));
 }
 
 #[test]
-fn errors_say_what_happened_and_name_their_source() {
+fn clones_of_an_error_share_what_was_thrown() {
+    common::quiet();
+    let pool = Pool::new(1).unwrap();
+    let thrown = || -> i32 { std::panic::panic_any(vec![1, 2]) };
+    let error = pool.apply(thrown, ()).unwrap_err();
+    let copy = error.clone();
+    let Error::Panicked(panic) = &error else { panic!("{error:?}") };
+    assert_eq!(panic.downcast_ref::<Vec<i32>>().unwrap(), &[1, 2]);
+    assert!(panic.downcast_ref::<Vec<u32>>().is_none());
+    let Error::Panicked(panic) = error else { unreachable!() };
+    assert!(panic.into_payload().is::<String>(), "the other has it");
+    let Error::Panicked(panic) = copy else { unreachable!() };
+    assert_eq!(*panic.into_payload().downcast::<Vec<i32>>().unwrap(), [1, 2]);
+}
+
+#[test]
+fn a_pool_ends_with_the_last_of_its_clones() {
+    watchdog(20, || {
+        for kind in [Kind::Lasting(2), Kind::Serial] {
+            let pool = kind.pool();
+            let other = pool.clone();
+            drop(pool);
+            assert!(other.is_running());
+            assert_eq!(other.map(|x| x + 1, [1, 2]).unwrap(), [2, 3]);
+            let handle = other.apply_async(|| 7, ());
+            other.detach();
+            assert_eq!(handle.get().unwrap(), 7);
+        }
+        let pool = Pool::new(1).unwrap();
+        let other = pool.clone();
+        pool.close();
+        assert!(!other.is_running());
+        assert!(matches!(other.apply(|| (), ()), Err(Error::NotRunning)));
+    });
+}
+
+#[test]
+fn workers_of_two_pools_differ() {
+    let id = |pool: &Pool| pool.apply(parpool::current_worker, ()).unwrap().unwrap();
+    let pools = [Pool::new(1).unwrap(), Pool::new(1).unwrap()];
+    let [first, second] = [0, 1].map(|i| id(&pools[i]));
+    assert_eq!((first.index(), second.index()), (0, 0));
+    assert!(first < second && first != second);
+}
+
+#[test]
+fn errors_say_what_happened_once() {
     let pool = Pool::builder().initializer(|| Err::<(), _>("no luck"), ()).build();
     let error = pool.unwrap_err();
     assert_eq!(error.to_string(), "the initializer failed: no luck");
-    assert_eq!(error.source().unwrap().to_string(), "no luck");
+    assert!(error.source().is_none(), "what it says, it says once");
 
     common::quiet();
     let pool = Pool::new(1).unwrap();
     let error = pool.map(|i| assert_ne!(i, 1, "on purpose"), 0..3).unwrap_err();
     assert!(error.to_string().starts_with("the closure panicked at item 1: "), "{error}");
-    assert!(error.source().unwrap().is::<Panic>());
+    assert!(error.source().is_none(), "what it says, it says once");
     let error = pool.try_map(|s: &str| s.parse::<i32>(), ["x"]).unwrap_err();
     assert_eq!(error.to_string(), "item 0: invalid digit found in string");
     assert!(error.source().is_none(), "what it says, it says once");

@@ -37,7 +37,7 @@ fn a_stream_gives_what_the_iterator_gives() {
             for n in [0, 1, 10, 3000] {
                 for view in [pool.chunksize(1), pool.chunksize(7), pool.buffersize(3)] {
                     let ordered = view.imap(|x: usize| x * 3, 0..n).into_stream();
-                    assert_eq!(ordered.size_hint(), (n, Some(n)));
+                    assert_eq!(ordered.size_hint(), (n.min(1), Some(n + 1)));
                     let ordered: Vec<_> = block_on(ordered.map(Result::unwrap).collect());
                     assert!(ordered.into_iter().eq((0..n).map(|x| x * 3)));
                     let any = view.imap_unordered(|x: usize| x, 0..n).into_stream();

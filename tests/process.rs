@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parpool::{Context, Error, Pool, Progress, current_task, current_worker, is_cancelled};
+use parpool::{Error, Pool, Progress, current_task, current_worker, is_cancelled};
 
 use common::{Kind, LONG, ON_PURPOSE, message, watchdog};
 
@@ -162,7 +162,7 @@ fn a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still
         assert!(thread::Builder::new().spawn(|| ()).is_err());
         for life in [None, Some(2)] {
             for joins in [true, false] {
-                let context = Context::threads().stack_size(1 << 20);
+                let context = parpool::Context::threads().stack_size(1 << 20);
                 let builder = Pool::builder().processes(2).max_tasks_per_child(life);
                 let pool = builder.context(context).build().unwrap();
                 assert_eq!(pool.map(|x| x + 1, [1, 2]).unwrap(), [2, 3]);

@@ -715,6 +715,80 @@ fn a_thread_in_rayon_code_takes_no_start() {
     });
 }
 
+/// Pieces of rayon code whose frames are as small as can be, on a thread that has nothing else on its stack.
+#[test]
+fn a_thread_in_a_small_piece_of_rayon_code_takes_no_start() {
+    /// Lets other jobs of rayon's run on top of it until it is told to end.
+    fn piece(begun: &AtomicBool, over: &AtomicBool) {
+        begun.store(true, Ordering::SeqCst);
+        while !over.load(Ordering::SeqCst) {
+            rayon::yield_now();
+        }
+    }
+
+    fn wait(until: &AtomicBool) {
+        while !until.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+    }
+
+    type Code = fn(&'static AtomicBool, &'static AtomicBool);
+    // The first thread waits and lets nothing run, so the other is the one that takes the piece.
+    let codes: [(&str, Code); 5] = [
+        ("scope", |begun, over| {
+            rayon::scope(|s| {
+                s.spawn(move |_| piece(begun, over));
+                wait(over);
+            })
+        }),
+        ("scope, in the closure", |begun, over| {
+            rayon::scope(|s| {
+                s.spawn(move |_| {
+                    begun.store(true, Ordering::SeqCst);
+                    while !over.load(Ordering::SeqCst) {
+                        rayon::yield_now();
+                    }
+                });
+                wait(over);
+            })
+        }),
+        ("join", |begun, over| {
+            rayon::join(|| wait(over), || piece(begun, over));
+        }),
+        ("spawn", |begun, over| {
+            rayon::spawn(move || piece(begun, over));
+            wait(over);
+        }),
+        ("yield_local", |begun, over| {
+            rayon::scope(|s| {
+                s.spawn(move |_| {
+                    rayon::spawn(move || piece(begun, over));
+                    rayon::yield_local();
+                });
+                wait(over);
+            })
+        }),
+    ];
+    watchdog(60, move || {
+        for context in contexts() {
+            for (name, code) in codes {
+                let pool = Kind::Lasting(2).builder().context(context.clone()).build().unwrap();
+                let [begun, over]: [&'static AtomicBool; 2] =
+                    std::array::from_fn(|_| &*Box::leak(Box::default()));
+                let task = pool.apply_async(move || code(begun, over), ());
+                wait(begun);
+                let call = pool.apply_async(|| (), ());
+                thread::sleep(A_WHILE);
+                let ran = call.ready();
+                over.store(true, Ordering::SeqCst);
+                task.get().unwrap();
+                call.get().unwrap();
+                assert!(!ran, "it ran on top of a piece: {name}, {context:?}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_new_worker_that_takes_the_place_of_one_knows_where_its_jobs_run() {
     watchdog(60, || {

@@ -685,9 +685,11 @@ fn a_waker_may_hold_a_handle_of_the_same_pool() {
 /// To clone a waker is code of an executor's, which may wait for anything else that goes on in the pool.
 #[test]
 fn a_waker_may_wait_for_the_call_and_for_others_while_it_is_cloned() {
+    /// How many clones to go, and what the last of them does.
+    type OnClone = (usize, Box<dyn FnOnce()>);
+
     thread_local! {
-        /// How many clones to go, and what the last of them does.
-        static ON_CLONE: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+        static ON_CLONE: RefCell<Option<OnClone>> = const { RefCell::new(None) };
     }
     static TABLE: RawWakerVTable = RawWakerVTable::new(clone, |_| (), |_| (), |_| ());
     fn clone(data: *const ()) -> RawWaker {

@@ -974,8 +974,8 @@ fn items_that_are_given_up_may_use_a_worker_local_when_they_are_dropped() {
                     let late = s.map_async(|item: Item| item.0, items());
                     let other = s.apply_async(move |items: Vec<Item>| items.len(), (items(),));
                     sleep(NAP);
-                    assert_matches!(late.get(), Err(Error::Timeout));
-                    assert_matches!(other.get(), Err(Error::Timeout));
+                    assert_matches!(late.get(), Err(Error::DeadlineExceeded));
+                    assert_matches!(other.get(), Err(Error::DeadlineExceeded));
                 });
                 given.with(std::mem::take)
             };

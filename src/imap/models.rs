@@ -125,7 +125,9 @@ impl<'s, I: Iterator<Item: Send + 's>, R: Send + 's> Consumer<'s, I, R> {
     /// `Timeout` if it is not there.
     fn look(&mut self) -> Option<Result<R, Error>> {
         match self {
-            Consumer::Waits(stream) => stream.next_timeout(Duration::ZERO),
+            Consumer::Waits(stream) => {
+                stream.next_timeout(Duration::ZERO).unwrap_or_else(|error| Some(Err(error)))
+            }
             Consumer::Polls(_) => Some(Err(Error::Timeout)),
         }
     }
