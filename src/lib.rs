@@ -233,38 +233,3 @@ pub use stream::Imap;
 #[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
 pub use stream::ImapStream;
 pub use task::{AsCompleted, AsyncResult, Handle, as_completed};
-
-// All code in the texts is tested.
-#[cfg(doctest)]
-mod texts {
-    #[doc = include_str!("../README.md")]
-    mod readme {}
-    #[doc = include_str!("../docs/README.md")]
-    mod introduction {}
-    #[doc = include_str!("../docs/tutorial.md")]
-    mod tutorial {}
-    #[doc = include_str!("../docs/migrating.md")]
-    mod migrating {}
-    #[doc = include_str!("../docs/python.md")]
-    mod python {}
-    #[doc = include_str!("../docs/recipes.md")]
-    mod recipes {}
-    #[doc = include_str!("../docs/streams.md")]
-    mod streams {}
-    #[doc = include_str!("../docs/numbers.md")]
-    mod numbers {}
-    #[doc = include_str!("../docs/async.md")]
-    mod async_tasks {}
-    #[doc = include_str!("../docs/workers.md")]
-    mod workers {}
-    #[doc = include_str!("../docs/errors.md")]
-    mod errors {}
-    #[doc = include_str!("../docs/insights.md")]
-    mod insights {}
-    #[doc = include_str!("../docs/performance.md")]
-    mod performance {}
-    #[doc = include_str!("../docs/reliability.md")]
-    mod reliability {}
-    #[doc = include_str!("../docs/design.md")]
-    mod design {}
-}

@@ -78,6 +78,11 @@ fn id(heading: &str) -> String {
     kept.map(|c| if c.is_whitespace() { '-' } else { c }).collect()
 }
 
+/// The folder of the repository: this package is one of its folders.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in a folder")
+}
+
 /// The repository: the texts by their paths, and all files that they may point to.
 struct Tree {
     texts: BTreeMap<PathBuf, Text>,
@@ -86,7 +91,7 @@ struct Tree {
 
 impl Tree {
     fn of_repository() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = root();
         let mut files = BTreeSet::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -208,9 +213,8 @@ fn the_book_has_all_chapters() {
 #[cfg_attr(miri, ignore = "reads files")]
 fn all_listings_are_tested() {
     let tree = Tree::of_repository();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path| fs::read_to_string(root.join(path)).expect("it can be read");
-    let (library, ranks) = (read("src/lib.rs"), read("mpi/src/lib.rs"));
+    let included = ["tests/listings.rs", "mpi/src/lib.rs"]
+        .map(|file| fs::read_to_string(root().join(file)).expect("it can be read"));
     let readmes = ["README.md", "mpi/README.md"].map(Path::new);
     for path in tree.chapters().chain(readmes) {
         let path_in_code = path.to_str().expect("our names are plain").replace('\\', "/");
@@ -218,8 +222,8 @@ fn all_listings_are_tested() {
         let there = format!("include_str!(\"../../{path_in_code}\")");
         let there = there.replace("../../mpi/", "../");
         assert!(
-            library.contains(&here) || ranks.contains(&there),
-            "{path_in_code} is not among the texts of src/lib.rs or mpi/src/lib.rs"
+            included[0].contains(&here) || included[1].contains(&there),
+            "{path_in_code} is not among the texts of tests/listings.rs or mpi/src/lib.rs"
         );
         for listing in &tree.texts[path].listings {
             assert!(is_clear(listing), "{path_in_code}: a listing of {listing:?}");

@@ -227,7 +227,7 @@ pub(crate) fn each(time: Duration, count: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::numeric::Draws;
 
     #[test]
     fn python_makes_four_chunks_a_worker() {
@@ -302,39 +302,42 @@ mod tests {
         assert_eq!(each(Duration::MAX, 1), Duration::from_nanos(u64::MAX));
     }
 
-    proptest! {
-        #[test]
-        fn a_chunk_always_fits_the_window(
-            workers in 1usize..300, window in proptest::option::of(1usize..5000),
-            chunk in proptest::option::of(1usize..5000), costs in proptest::collection::vec(0u64..10_000_000, 0..20),
-        ) {
-            let mut flow = Flow::new(workers, window, chunk);
-            for nanos in costs {
+    #[test]
+    fn a_chunk_always_fits_the_window() {
+        Draws::each_case(|draws| {
+            let (workers, window) = (draws.within(1..300), draws.maybe(1..5000));
+            let mut flow = Flow::new(workers, window, draws.maybe(1..5000));
+            for nanos in draws.list(0..10_000_000, 0..20) {
+                let nanos = nanos as u64;
                 flow.learn(nanos);
-                prop_assert!(1 <= flow.chunk() && flow.chunk() <= flow.window());
+                assert!(1 <= flow.chunk() && flow.chunk() <= flow.window());
                 let room = flow.window() - flow.chunk();
-                prop_assert!(flow.fits(0) && flow.fits(room) && !flow.fits(room + 1));
-                prop_assert!(window.is_none_or(|set| flow.window() == set));
+                assert!(flow.fits(0) && flow.fits(room) && !flow.fits(room + 1));
+                assert!(window.is_none_or(|set| flow.window() == set));
                 let ask = flow.ask(nanos, flow.window());
-                prop_assert!(1 <= ask && ask <= flow.window());
+                assert!(1 <= ask && ask <= flow.window());
             }
-        }
+        });
+    }
 
-        #[test]
-        fn a_claim_is_whole_units_and_never_nothing(
-            unit in 1usize..50, left in 1usize..5000, fit in 1usize..10_000, single: bool,
-        ) {
-            let cut = Cut { unit, single, divisible: false };
-            let claim = cut.claim(left, fit, 4);
-            prop_assert!(claim >= 1 && claim <= left);
-            prop_assert!(claim % unit == 0 || claim == left);
-            prop_assert!(!single || claim <= unit);
-        }
+    #[test]
+    fn a_claim_is_whole_units_and_never_nothing() {
+        Draws::each_case(|draws| {
+            let (unit, left) = (draws.within(1..50), draws.within(1..5000));
+            let cut = Cut { unit, single: draws.within(0..2) == 1, divisible: false };
+            let claim = cut.claim(left, draws.within(1..10_000), 4);
+            assert!(claim >= 1 && claim <= left);
+            assert!(claim % unit == 0 || claim == left);
+            assert!(!cut.single || claim <= unit);
+        });
+    }
 
-        #[test]
-        fn a_thief_leaves_whole_units(unit in 1usize..50, left in 1usize..5000) {
+    #[test]
+    fn a_thief_leaves_whole_units() {
+        Draws::each_case(|draws| {
+            let (unit, left) = (draws.within(1..50), draws.within(1..5000));
             let cut = Cut { unit, single: false, divisible: false };
-            prop_assert!(cut.half(left) % unit == 0 && cut.half(left) <= left / 2);
-        }
+            assert!(cut.half(left) % unit == 0 && cut.half(left) <= left / 2);
+        });
     }
 }

@@ -9,4 +9,6 @@
 mod array;
 mod seed;
 
+#[cfg(test)]
+pub(crate) use seed::Draws;
 pub use seed::{Seed, Seeded};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::iter::Sum;
+#[cfg(test)]
+use std::ops::Range;
 
 use rayon::iter::IndexedParallelIterator;
 
@@ -113,6 +115,40 @@ const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// Random inputs of a test: those of its case, the same in every run.
+#[cfg(test)]
+pub(crate) struct Draws {
+    case: u64,
+    drawn: u64,
+}
+
+#[cfg(test)]
+impl Draws {
+    /// Runs `test` on the draws of 256 cases, or of 8 under Miri.
+    pub(crate) fn each_case(mut test: impl FnMut(&mut Draws)) {
+        for case in 0..if cfg!(miri) { 8 } else { 256 } {
+            test(&mut Draws { case, drawn: 0 });
+        }
+    }
+
+    /// A number in a range.
+    pub(crate) fn within(&mut self, range: Range<usize>) -> usize {
+        self.drawn += 1;
+        let number = Seed::new(self.case, self.drawn).number();
+        range.start + (number % range.len() as u64) as usize
+    }
+
+    /// So many numbers in `range`: how many is in `len`.
+    pub(crate) fn list(&mut self, range: Range<usize>, len: Range<usize>) -> Vec<usize> {
+        (0..self.within(len)).map(|_| self.within(range.clone())).collect()
+    }
+
+    /// A number in a range; none in one case of four.
+    pub(crate) fn maybe(&mut self, range: Range<usize>) -> Option<usize> {
+        (self.within(0..4) > 0).then(|| self.within(range))
+    }
 }
 
 /// A pool whose verbs hand a [`Seed`] to the closure with each item. Made by [`Pool::seed`](crate::Pool::seed).

@@ -242,8 +242,8 @@ impl Line {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::numeric::Draws;
     use crate::sync::{Mutex, lock};
-    use proptest::prelude::*;
 
     struct Numbered {
         number: usize,
@@ -343,11 +343,12 @@ mod tests {
         assert_eq!(lock(&runs)[..], [0, 1, 2]);
     }
 
-    proptest! {
-        /// Against a list: pushes (0 and 1), pops (2), and withdrawals of the one that was pushed so many
-        /// pushes ago.
-        #[test]
-        fn a_queue_is_two_lists(steps in proptest::collection::vec(0usize..40, 0..400)) {
+    /// Against a list: pushes (0 and 1), pops (2), and withdrawals of the one that was pushed so many
+    /// pushes ago.
+    #[test]
+    fn a_queue_is_two_lists() {
+        Draws::each_case(|draws| {
+            let steps = draws.list(0..40, 0..400);
             let mut queue = Both::default();
             let (mut nested, mut outer) = (VecDeque::new(), VecDeque::new());
             let mut tickets = Vec::new();
@@ -365,22 +366,24 @@ mod tests {
                     2 => {
                         let expected = nested.pop_front().or_else(|| outer.pop_front());
                         let task = queue.pop();
-                        prop_assert_eq!(task.is_some(), expected.is_some());
+                        assert_eq!(task.is_some(), expected.is_some());
                         task.into_iter().for_each(|task| task.run(&worker));
                         seen.extend(expected);
                     }
                     back => {
-                        let Some((ticket, number)) = tickets.iter().rev().nth(back) else { continue };
+                        let Some((ticket, number)) = tickets.iter().rev().nth(back) else {
+                            continue;
+                        };
                         let before = nested.len() + outer.len();
                         nested.retain(|other| other != number);
                         outer.retain(|other| other != number);
                         let there = nested.len() + outer.len() < before;
-                        prop_assert_eq!(queue.withdraw(*ticket).is_some(), there);
+                        assert_eq!(queue.withdraw(*ticket).is_some(), there);
                     }
                 }
-                prop_assert_eq!(queue.len(), nested.len() + outer.len());
+                assert_eq!(queue.len(), nested.len() + outer.len());
             }
-            prop_assert_eq!(&*lock(&runs), &seen);
-        }
+            assert_eq!(*lock(&runs), seen);
+        });
     }
 }
