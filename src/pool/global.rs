@@ -277,8 +277,7 @@ where
 /// [`Start`](Error::Start) if that cannot be started. The body's own outcome is its own.
 ///
 /// ```
-/// let words = ["a", "bc"];
-/// let lengths = parpool::scope(|s| s.map_async(|w: &&str| w.len(), &words).get())??;
+/// let lengths = parpool::scope(|s| s.map_async(|w: &str| w.len(), ["a", "bc"]).get())??;
 /// assert_eq!(lengths, [1, 2]);
 /// # Ok::<(), parpool::Error>(())
 /// ```
