@@ -17,7 +17,8 @@ fn wave(i: usize) -> f64 {
 
 /// Pools whose results must agree.
 fn pools() -> Vec<Pool> {
-    let mut pools: Vec<_> = [1, 2, 3, 8].map(|n| Pool::new(n).unwrap()).into();
+    let mut pools: Vec<_> =
+        [1, 2, 3, 8][..fewer(4, 2)].iter().map(|n| Pool::new(*n).unwrap()).collect();
     pools.push(Pool::builder().context(Context::serial()).build().unwrap());
     pools.push(Kind::Replaced(2, 3).pool());
     pools
@@ -28,7 +29,7 @@ fn a_sum_has_the_same_digits_on_any_number_of_workers() {
     watchdog(60, || {
         for len in [0, 1, 2, 1000, 1023, 1024, 1025, 100_000]
             .into_iter()
-            .filter(|len| !cfg!(miri) || [2, 1025].contains(len))
+            .filter(|len| !cfg!(miri) || *len == 1025)
         {
             let xs: Vec<f64> = (0..len).map(wave).collect();
             let digits = Pool::new(1).unwrap().sum(|x| *x, &xs).unwrap().to_bits();
@@ -48,7 +49,7 @@ fn a_sum_has_the_same_digits_on_any_number_of_workers() {
 #[test]
 fn a_sum_over_an_iterator_of_unknown_length_has_the_same_digits_too() {
     watchdog(60, || {
-        let some = || (0..fewer(20_000, 1200)).filter(|i| i % 3 > 0);
+        let some = || (0..fewer(20_000, 120)).filter(|i| i % 3 > 0);
         let digits = Pool::new(1).unwrap().sum(wave, some()).unwrap().to_bits();
         for pool in pools() {
             for _ in 0..fewer(10, 1) {
@@ -202,7 +203,11 @@ fn the_options_hold() {
 
 proptest! {
     #[test]
-    fn a_sum_of_integers_is_that_of_the_loop(xs: Vec<i64>, chunk in 1..50_usize, workers in 1..4_usize) {
+    fn a_sum_of_integers_is_that_of_the_loop(
+        xs in prop::collection::vec(any::<i64>(), 0..fewer(100, 8)),
+        chunk in 1..50_usize,
+        workers in 1..4_usize,
+    ) {
         let pool = Pool::new(workers).unwrap();
         let expected = xs.iter().copied().reduce(i64::wrapping_add);
         prop_assert_eq!(pool.reduce(|x| *x, i64::wrapping_add, &xs).unwrap(), expected);

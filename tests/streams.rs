@@ -1041,7 +1041,7 @@ fn a_slow_input_holds_no_result_back() {
 #[test]
 fn after_a_long_burst_too_a_result_comes_before_an_input_that_does_not_know_its_length() {
     watchdog(60, || {
-        const WINDOW: usize = fewer(1000, 6);
+        const WINDOW: usize = fewer(1000, 3);
         for kind in THREADS {
             for ordered in [true, false] {
                 let pool = kind.pool();
