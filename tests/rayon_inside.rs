@@ -683,18 +683,23 @@ fn a_thread_without_rayon_code_takes_every_start() {
     watchdog(60, || {
         for context in contexts() {
             for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 3)] {
-                let builder = kind.builder().context(context.clone().name("bot"));
-                let pool = builder.build().unwrap();
-                for round in 0..scaled(50) {
-                    assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
-                    let calls: Vec<_> =
-                        (0..round % 8).map(|i| pool.apply_async(move || i, ())).collect();
-                    assert!(calls.into_iter().zip(0..).all(|(call, i)| call.get().unwrap() == i));
-                    pool.map(|x| pool.map(|y| x + y, 0..2).unwrap(), 0..3).unwrap();
-                }
-                if live_threads("bot").is_some() {
-                    assert_eq!(attendants(), 0, "{context:?}, {kind:?}");
-                }
+                // A runner lets rayon code in every few milliseconds, and a start that comes to it then is passed on: on
+                // a slow machine now and then in vain. A thread that takes no start at all has one in each pool.
+                let takes_all = (0..5).any(|_| {
+                    let builder = kind.builder().context(context.clone().name("bot"));
+                    let pool = builder.build().unwrap();
+                    for round in 0..scaled(50) {
+                        assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+                        let calls: Vec<_> =
+                            (0..round % 8).map(|i| pool.apply_async(move || i, ())).collect();
+                        assert!(
+                            calls.into_iter().zip(0..).all(|(call, i)| call.get().unwrap() == i)
+                        );
+                        pool.map(|x| pool.map(|y| x + y, 0..2).unwrap(), 0..3).unwrap();
+                    }
+                    live_threads("bot").is_none() || attendants() == 0
+                });
+                assert!(takes_all, "{context:?}, {kind:?}");
             }
         }
     });
