@@ -65,7 +65,7 @@ fn burst(pool: &Pool, count: usize) {
 #[test]
 #[cfg_attr(miri, ignore = "the bytes of twenty thousand calls take too long to count")]
 fn a_burst_gives_its_memory_back() {
-    // The queue's blocks are freed by epochs: what the last ones hold stays until there are others.
+    // An empty queue keeps room for some hundred tasks, and rayon frees what its own queues held by epochs.
     const SLACK: isize = 64 * 1024;
 
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

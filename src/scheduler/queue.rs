@@ -170,9 +170,6 @@ struct Entry {
 }
 
 impl Line {
-    /// The memory of more entries than these is given back when the line is empty.
-    const KEPT: usize = 1024;
-
     fn push(&mut self, task: TaskRef, source: usize) -> u64 {
         self.last += 1;
         self.live += 1;
@@ -187,7 +184,10 @@ impl Line {
         self.live += entries.len();
         match self.entries.is_empty() {
             true => std::mem::swap(&mut self.entries, entries),
-            false => self.entries.append(entries),
+            false => {
+                self.entries.append(entries);
+                give_back(entries);
+            }
         }
     }
 
@@ -233,9 +233,16 @@ impl Line {
         while self.entries.back().is_some_and(|entry| entry.task.is_none()) {
             self.entries.pop_back();
         }
-        if self.entries.is_empty() && self.entries.capacity() > Self::KEPT {
-            self.entries = VecDeque::new();
-        }
+        give_back(&mut self.entries);
+    }
+}
+
+/// Gives back the memory of more entries than a few, if there are none.
+fn give_back(entries: &mut VecDeque<Entry>) {
+    const KEPT: usize = 512;
+
+    if entries.is_empty() && entries.capacity() > KEPT {
+        *entries = VecDeque::new();
     }
 }
 
@@ -319,6 +326,21 @@ mod tests {
             assert!(queue.withdraw(ticket).is_some());
         }
         assert!(queue.nested.entries.len() < 32);
+    }
+
+    #[test]
+    fn what_came_in_at_once_keeps_no_memory() {
+        let (mut queue, mut incoming, runs) =
+            (Queue::default(), Incoming::default(), Arc::default());
+        for _ in 0..3 {
+            // Into an empty line, and behind others.
+            for _ in 0..2 {
+                (0..3000).for_each(|number| drop(incoming.push(numbered(number, &runs))));
+                queue.take_in(&mut incoming);
+            }
+            while queue.pop(|_| false).is_some() {}
+            assert!(queue.outer.entries.capacity() + incoming.entries.capacity() <= 1024);
+        }
     }
 
     #[test]
