@@ -221,9 +221,9 @@ pub use numeric::{Seed, Seeded};
 pub use observe::{Bottleneck, CallInsights, Insights, LongItems, Progress, WorkerInsights};
 pub use panic::Panic;
 pub use pool::{
-    Builder, InitializerOutput, Options, Pool, Scope, ScopedResult, apply, apply_async, global,
-    imap, imap_unordered, install, map, map_async, map_into, reduce, scope, starmap, starmap_async,
-    sum, try_map,
+    Builder, InitializerOutput, Options, Pool, Scope, apply, apply_async, global, imap,
+    imap_unordered, install, map, map_async, map_into, reduce, scope, starmap, starmap_async, sum,
+    try_map,
 };
 pub use scheduler::{
     Context, CurrentTask, WorkerId, WorkerLocal, current_task, current_worker, is_cancelled,
@@ -232,4 +232,4 @@ pub use stream::Imap;
 #[cfg(feature = "futures")]
 #[cfg_attr(docsrs, doc(cfg(feature = "futures")))]
 pub use stream::ImapStream;
-pub use task::{AsCompleted, AsyncResult, Handle, as_completed};
+pub use task::{AsCompleted, AsyncResult, TaskHandle, as_completed};

@@ -420,7 +420,7 @@ fn debug_says_what_there_is() {
 
     let pool = Kind::Serial.pool();
     let done = pool.apply_async(|| 1, ());
-    assert_eq!(format!("{done:?}"), "AsyncResult(value)");
+    assert_eq!(format!("{done:?}"), "TaskHandle(value)");
     let local = WorkerLocal::new(|| 1);
     local.with(|_| ());
     assert_eq!(format!("{local:?}"), "WorkerLocal { values: 1, .. }");

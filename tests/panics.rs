@@ -176,8 +176,8 @@ impl Cell {
         STREAMS.contains(&self.verb)
     }
 
-    /// The input is looped over when it is submitted.
-    fn is_chunked(self) -> bool {
+    /// The items are taken out of a collection when it is submitted.
+    fn is_collected(self) -> bool {
         matches!(self.kind, Kind::Replaced(..)) && self.has_handle() && !self.is_single()
     }
 
@@ -208,7 +208,7 @@ impl Cell {
 
     /// The outcome of the call; of a stream, those that come one by one.
     fn expected(self) -> Vec<String> {
-        let at_once = matches!(self.fault, InputNext | InputInit) && self.is_chunked();
+        let at_once = self.fault == InputInit && self.is_collected();
         match self.phase {
             Abandoned => return Vec::new(),
             Terminating | TerminatingWithin if !at_once => return vec![TERMINATED.to_owned()],
@@ -224,7 +224,7 @@ impl Cell {
             return all;
         }
         let first = match self.fault {
-            InputSplit if self.is_chunked() => VALUE.to_owned(),
+            InputSplit if self.is_collected() => VALUE.to_owned(),
             InputInit | InputSplit => panicked(Some(0)),
             _ if self.is_single() => self.of_item(0),
             _ => (0..ITEMS).map(|i| self.of_item(i)).find(|o| *o != VALUE).unwrap_or(VALUE.into()),

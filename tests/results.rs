@@ -195,7 +195,7 @@ fn pending_handles_say_so_and_stay_good() {
             assert!(!handle.wait_timeout(Duration::from_millis(1)));
             assert_matches!(handle.get_timeout(Duration::ZERO), Err(Error::Timeout));
             assert_matches!(handle.get_timeout(Duration::from_millis(1)), Err(Error::Timeout));
-            assert_eq!(format!("{handle:?}"), "AsyncResult(pending)");
+            assert_eq!(format!("{handle:?}"), "TaskHandle(pending)");
         }
         case.finish(&handle);
         case.check(handle.get());
@@ -264,7 +264,7 @@ fn wait_ready_and_successful() {
         assert_eq!(handle.successful().unwrap(), case.end == Done);
         assert_eq!(
             format!("{handle:?}"),
-            if case.end == Done { "AsyncResult(value)" } else { "AsyncResult(error)" }
+            if case.end == Done { "TaskHandle(value)" } else { "TaskHandle(error)" }
         );
         case.check(handle.get());
         case.leave();

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use parpool::{Error, Pool, Scope, ScopedResult, WorkerLocal, is_cancelled};
+use parpool::{Error, Pool, Scope, TaskHandle, WorkerLocal, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
@@ -471,7 +471,7 @@ fn what_is_swept_out_of_the_queue_is_not_waited_for() {
         let (gate, mut opener) = gate();
         let ran = Counter::default();
         pool.scope(|s| {
-            let (send, handles) = crossbeam_channel::unbounded::<ScopedResult<'_, ()>>();
+            let (send, handles) = crossbeam_channel::unbounded::<TaskHandle<'_, ()>>();
             // It holds the only worker, and what it submits goes before what waits from outside.
             let sweeper = move || {
                 gate.pass();
@@ -498,7 +498,7 @@ fn what_is_swept_out_of_the_queue_is_not_waited_for() {
 
 #[test]
 fn a_result_may_be_awaited_and_its_future_leaked() {
-    fn poll<T>(result: &mut ScopedResult<'_, T>) -> Poll<Result<T, Error>> {
+    fn poll<T>(result: &mut TaskHandle<'_, T>) -> Poll<Result<T, Error>> {
         Pin::new(result).poll(&mut Context::from_waker(Waker::noop()))
     }
 
@@ -885,7 +885,7 @@ proptest! {
 
 #[test]
 fn a_handle_is_no_larger_for_being_in_a_scope() {
-    assert_eq!(size_of::<ScopedResult<'_, u64>>(), size_of::<parpool::AsyncResult<u64>>());
+    assert_eq!(size_of::<TaskHandle<'_, u64>>(), size_of::<parpool::AsyncResult<u64>>());
     fn assert_send_sync<T: Send + Sync + Copy>() {}
     assert_send_sync::<Scope<'_, '_>>();
 }
@@ -932,7 +932,7 @@ fn a_scope_whose_tasks_are_done_is_over_whatever_else_is_queued() {
             let (gate, opener) = gate();
             let ran = Counter::default();
             let strangers: Vec<_> = pool.scope(|s| {
-                let (send, handles) = crossbeam_channel::unbounded::<ScopedResult<'_, ()>>();
+                let (send, handles) = crossbeam_channel::unbounded::<TaskHandle<'_, ()>>();
                 let waits = || {
                     handles.into_iter().for_each(|last| last.get().unwrap());
                     ran.add();

@@ -5,28 +5,27 @@
 //! that is in it, and the others are free for other work.
 //!
 //! Over a collection it is one task that does a whole blocking map on its worker: rayon lends the
-//! parts of a collection to a call on the stack only. On a pool that replaces its workers it is a task
-//! for each chunk; see `map/chunked.rs`.
+//! parts of a collection to a call on the stack only. On a pool that replaces its workers that worker could not
+//! be replaced before the end: there the items are taken out of the collection first.
 
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use rayon::iter::IndexedParallelIterator;
+use rayon::iter::plumbing::{Producer, ProducerCallback};
 
 use super::blocking::map;
 use super::chunk_size::Cut;
-use super::chunked;
-use super::engine::{Caller, Engine};
+use super::engine::{Caller, Engine, FEWER, MORE};
 use super::source::Pulled;
 use crate::error::{Error, only_pool};
-use crate::input::{Iterable, Visitor};
+use crate::input::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
 use crate::raw::Room;
 use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Tickets, Worker, worker};
 use crate::sync::{Mutex, lock};
-use crate::task::{
-    Callback, Cell, Kind, Order, Outcome, Pending, Terms, Wake, poll, refused, submit_by,
-};
+use crate::task::{Cell, Kind, Order, Submitted, TaskHandle, Terms, refused, submit_by};
 
 /// Submits `f` over `items`.
 ///
@@ -36,17 +35,13 @@ pub(crate) fn map_async<'s, M, I, F, R>(
     submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     f: F,
     items: I,
-) -> Arc<dyn Pending<Vec<R>> + 's>
+) -> TaskHandle<'s, Vec<R>>
 where
     I: Iterable<M> + 's,
     I::Item: 's,
     F: Fn(I::Item) -> R + Send + Sync + 's,
     R: Send + 's,
 {
-    let workers = order.workers;
-    if workers.max_tasks.is_some() && !workers.is_serial {
-        return chunked::map_async(order, submit, f, items);
-    }
     items.accept(Start { order, submit, f })
 }
 
@@ -58,7 +53,7 @@ struct Start<'o, 'w, L, F> {
 
 impl<'s, L, F> Start<'_, '_, L, F> {
     /// One task that does all of it, with the others' help.
-    fn whole<M, I, R>(self, items: I) -> Arc<dyn Pending<Vec<R>> + 's>
+    fn whole<M, I, R>(self, items: I) -> TaskHandle<'s, Vec<R>>
     where
         L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
         I: Iterable<M> + Send + 's,
@@ -83,10 +78,17 @@ where
     T: Send + 's,
     R: Send + 's,
 {
-    type Output = Arc<dyn Pending<Vec<R>> + 's>;
+    type Output = TaskHandle<'s, Vec<R>>;
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
-        self.whole(items)
+        let workers = self.order.workers;
+        if workers.is_serial || workers.max_tasks.is_none() {
+            return self.whole(items);
+        }
+        match workers.admit().and_then(|()| collect(items)) {
+            Ok(items) => self.sequential(items.into_iter()),
+            Err(error) => refused(workers, error),
+        }
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
@@ -110,7 +112,35 @@ where
         });
         // Refused, it was skipped, and the cell has the error.
         let _ = map.queue();
-        map
+        TaskHandle::new(map)
+    }
+}
+
+/// All items of a collection, in a `Vec`.
+fn collect<T: Send, I: IndexedParallelIterator<Item = T>>(items: I) -> Result<Vec<T>, Error> {
+    let len =
+        catch(|| items.len()).map_err(|thrown| Error::Panicked(Panic::new(thrown, Some(0))))?;
+    // To lend its producer is the input's own code.
+    let items = catch(|| items.with_producer(CollectUpTo(len.saturating_add(1))))
+        .map_err(|thrown| Error::Panicked(Panic::new(thrown, None)))??;
+    let lie = match items.len().cmp(&len) {
+        Ordering::Less => FEWER,
+        Ordering::Equal => return Ok(items),
+        Ordering::Greater => MORE,
+    };
+    let index = items.len().min(len);
+    discard(items);
+    Err(Error::Panicked(Panic::new(Box::new(lie), Some(index))))
+}
+
+/// Takes so many items out of a producer.
+struct CollectUpTo(usize);
+
+impl<T: Send> ProducerCallback<T> for CollectUpTo {
+    type Output = Result<Vec<T>, Error>;
+
+    fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
+        gather(|| producer.into_iter().take(self.0))
     }
 }
 
@@ -122,7 +152,7 @@ where
 {
     terms: Arc<Terms>,
     chunksize: Option<usize>,
-    cell: Cell<Work<G, I>, Vec<R>>,
+    cell: Cell<'s, Work<G, I>, Vec<R>>,
     submit: L,
     state: Mutex<State<Going<'s, G, I, R>>>,
 }
@@ -168,12 +198,6 @@ where
         Ok(())
     }
 
-    /// Takes out of the queue what nobody has come for.
-    fn skip_queued(&self) {
-        let tickets = std::mem::take(&mut lock(&self.state).tickets);
-        self.terms.workers.skip_queued(tickets);
-    }
-
     /// The first worker comes.
     fn begin(&self, work: Work<G, I>) -> Result<Arc<Going<'s, G, I, R>>, Error> {
         let Work { f, items } = work;
@@ -195,9 +219,9 @@ where
             Some(Room::new(buffer, len))
         });
         let (room, slots) = room.unzip();
-        let count = self.terms.workers.count;
-        let source = Pulled::new(items, slots, count);
-        let cut = Cut::new(self.chunksize, false, len, count);
+        let workers = &self.terms.workers;
+        let source = Pulled::new(items, slots, workers.count);
+        let cut = Cut::new(self.chunksize, workers.max_tasks.is_some(), len, workers.count);
         let engine = Engine::new(f, Arc::clone(&self.terms), source, cut, None);
         let going = Arc::new(Going { engine, room });
         let mut state = lock(&self.state);
@@ -214,24 +238,45 @@ where
         Some(going)
     }
 
-    /// Does a share; the last to go takes along what was going on.
-    fn share(
-        self: &Arc<Self>,
-        worker: &Worker,
-        going: Arc<Going<'s, G, I, R>>,
-    ) -> Option<Going<'s, G, I, R>> {
+    /// Does a share, and goes.
+    fn share(self: &Arc<Self>, worker: &Worker, going: Arc<Going<'s, G, I, R>>) {
         loop {
             going.engine.join(worker, self);
             let mut state = lock(&self.state);
+            let alone = state.inside == 1;
             // The last does not go while there is work: those that found the iterator busy were called
             // back by the one that was in it, and that one by nobody.
-            if state.inside > 1 || !going.engine.has_work() {
-                state.inside -= 1;
-                drop(going);
-                let last = state.inside == 0;
-                return state.going.take_if(|_| last).and_then(Arc::into_inner);
+            let work_left = alone && going.engine.has_work();
+            if work_left && !worker.should_retire() {
+                continue;
             }
+            state.inside -= 1;
+            drop(going);
+            if !work_left {
+                let going = state.going.take_if(|_| alone).and_then(Arc::into_inner);
+                drop(state);
+                going.into_iter().for_each(|going| self.finish(going, None));
+                return;
+            }
+            drop(state);
+            // It is to be replaced, and leaves the rest to another. If that is refused, it is skipped.
+            let _ = self.queue();
+            return;
         }
+    }
+
+    /// Puts the results together, after the last has gone.
+    fn finish(&self, going: Going<'s, G, I, R>, refused: Option<Error>) {
+        // Nobody need come any more; those who came late find nothing.
+        let tickets = std::mem::take(&mut lock(&self.state).tickets);
+        self.terms.workers.skip_queued(tickets);
+        let (runs, rest) = going.engine.finish(refused);
+        let mut results = going.room.map_or_else(Vec::new, |room| room.collect(runs));
+        let outcome = rest.finish(&mut results).map(|()| results).map_err(only_pool);
+        if let Some(watch) = &self.terms.watch {
+            watch.end(outcome.is_ok(), None);
+        }
+        self.cell.resolve(outcome);
     }
 
     fn work(self: &Arc<Self>, worker: &Worker, work: Option<Work<G, I>>) {
@@ -243,16 +288,8 @@ where
             }
             None => self.enter(),
         };
-        if let Some(Going { engine, room }) = going.and_then(|going| self.share(worker, going)) {
-            // Nobody need come any more; those who came late find nothing.
-            self.skip_queued();
-            let (runs, rest) = engine.finish(None);
-            let mut results = room.map_or_else(Vec::new, |room| room.collect(runs));
-            let outcome = rest.finish(&mut results).map(|()| results).map_err(only_pool);
-            if let Some(watch) = &self.terms.watch {
-                watch.end(outcome.is_ok(), None);
-            }
-            self.cell.resolve(outcome);
+        if let Some(going) = going {
+            self.share(worker, going);
         }
     }
 }
@@ -299,23 +336,34 @@ where
     }
 
     fn skip(self: Arc<Self>, why: Error) {
-        self.cell.resolve_queued(Err(why));
+        let going = {
+            let mut state = lock(&self.state);
+            let nobody = state.inside == 0;
+            state.going.take_if(|_| nobody).and_then(Arc::into_inner)
+        };
+        match going {
+            // The last has left the rest to the one that is skipped.
+            Some(going) => self.finish(going, Some(why)),
+            None => _ = self.cell.resolve_queued(Err(why)),
+        }
     }
 }
 
-impl<'s, L, G, I, R> Pending<Vec<R>> for MapAsync<'s, L, G, I, R>
+impl<'s, L, G, I, R> Submitted<'s, Vec<R>> for MapAsync<'s, L, G, I, R>
 where
     L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
 {
+    type Work = Work<G, I>;
+
     fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    fn poll(&self, wake: Wake<'_>) -> bool {
-        poll(self, &self.cell, wake)
+    fn cell(&self) -> &Cell<'s, Work<G, I>, Vec<R>> {
+        &self.cell
     }
 
     fn withdraw(&self) -> Option<TaskRef> {
@@ -327,35 +375,6 @@ where
 
     fn is_queued(&self) -> bool {
         !lock(&self.state).tickets.is_empty()
-    }
-
-    fn is_calling_here(&self) -> bool {
-        self.cell.is_calling_here()
-    }
-
-    fn try_take(&self) -> Option<Outcome<Vec<R>>> {
-        self.cell.try_take()
-    }
-
-    fn successful(&self) -> Result<bool, Error> {
-        self.cell.successful()
-    }
-
-    fn on_outcome(&self, callback: Callback<Vec<R>>) {
-        self.cell.on_outcome(callback);
-    }
-
-    fn cancel(&self) -> bool {
-        self.terms.cancel();
-        let cancelled = self.cell.resolve_queued(Err(Error::Cancelled));
-        if cancelled {
-            self.skip_queued();
-        }
-        cancelled
-    }
-
-    fn detach(&self) {
-        self.cell.detach();
     }
 }
 

@@ -233,7 +233,8 @@ where
 
     /// Does a share on a worker, for a map that nobody waits for in here.
     pub(crate) fn join(&self, worker: &Worker, caller: &dyn Caller) {
-        self.share(worker, Some(caller), true, Stay::UntilSpent);
+        let stay = if worker.should_retire() { Stay::ForOneBlock } else { Stay::UntilSpent };
+        self.share(worker, Some(caller), true, stay);
     }
 
     /// Calls another worker, if one can be of use.

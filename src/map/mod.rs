@@ -6,14 +6,13 @@
 //! * `items`: a batch of items on its way into the closure. `leftovers`: what is left of a block that was given away.
 //! * `idle`: which workers found nothing to claim, and who wakes them.
 //! * `chunk_size`: how many items a worker takes at once: the one place where that is decided, for streams too.
-//! * `reduce`: maps whose results are combined. `background`, `chunked`: maps that go on by themselves.
+//! * `reduce`: maps whose results are combined. `background`: maps that go on by themselves.
 //!
 //! Uses `task`, `scheduler`, `observe`, `input` and `raw`; `pool` and `stream` use it.
 
 mod background;
 mod blocking;
 mod chunk_size;
-mod chunked;
 mod engine;
 mod idle;
 mod items;

@@ -12,7 +12,7 @@ use crate::error::{Error, TryError};
 use crate::input::{Apply, Iterable, Star};
 use crate::scheduler::Workers;
 use crate::stream::Imap;
-use crate::task::{AsyncResult, failed};
+use crate::task::{AsyncResult, refused};
 
 /// The global pool, made on first use; the free functions of this crate run on it.
 ///
@@ -35,7 +35,7 @@ pub fn global() -> Result<&'static Pool, Error> {
 
 /// The handle of a call that found no pool.
 fn no_pool<T: Send + 'static>(error: Error) -> AsyncResult<T> {
-    failed(&no_workers(), error)
+    refused(&no_workers(), error)
 }
 
 fn no_workers() -> Arc<Workers> {

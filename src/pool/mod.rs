@@ -22,4 +22,4 @@ pub use global::{
 };
 pub use options::Options;
 pub use pool::Pool;
-pub use scope::{Scope, ScopedResult};
+pub use scope::Scope;

@@ -15,7 +15,7 @@ use crate::observe::{Progress, Record, Recorder, Watch};
 use crate::scheduler::{Task, Ticket, Workers, park};
 use crate::stream::{Imap, Settings};
 use crate::sync::Instant;
-use crate::task::{AsyncResult, Order, apply, failed, submit};
+use crate::task::{AsyncResult, Order, apply, refused, submit};
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
@@ -297,8 +297,8 @@ impl<'p> Options<'p> {
         R: Send + 'static,
     {
         match self.order_async("map_async") {
-            Ok(order) => AsyncResult::new(map_async(&order, submitter(order.workers), f, items)),
-            Err(error) => failed(self.workers, error),
+            Ok(order) => map_async(&order, submitter(order.workers), f, items),
+            Err(error) => refused(self.workers, error),
         }
     }
 
@@ -333,8 +333,8 @@ impl<'p> Options<'p> {
         A: Send + 'static,
     {
         match self.order_apply() {
-            Ok(order) => AsyncResult::new(submit(&order, move || Ok(f.apply(args)))),
-            Err(error) => failed(self.workers, error),
+            Ok(order) => submit(&order, move || Ok(f.apply(args))),
+            Err(error) => refused(self.workers, error),
         }
     }
 }

@@ -1,22 +1,18 @@
 //! Work that goes on by itself and borrows from the stack.
 
 use std::fmt;
-use std::future::Future;
-use std::ops::Deref;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::Waker;
 
 use super::options::Options;
 use crate::error::Error;
 use crate::input::{Apply, Iterable};
 use crate::map::map_async;
-use crate::raw::{self, Bound, Lease, Leases};
+use crate::raw::{self, Lease, Leases};
 use crate::scheduler::{Task, Ticket, Worker, Workers, worker};
 use crate::stream::Imap;
 use crate::sync::Instant;
-use crate::task::{AsyncResult, Kind, Pending, refused, submit_by};
+use crate::task::{Kind, TaskHandle, refused, submit_by};
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
 /// with closures and items that may borrow what lives longer than the scope.
@@ -123,18 +119,18 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// assert_eq!(greeting?, "hello world");
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn apply_async<F, A>(&self, f: F, args: A) -> ScopedResult<'scope, F::Output>
+    pub fn apply_async<F, A>(&self, f: F, args: A) -> TaskHandle<'scope, F::Output>
     where
         F: Apply<A, Output: Send + 'scope> + Send + 'scope,
         A: Send + 'scope,
     {
-        ScopedResult::new(match self.options.order_apply() {
+        match self.options.order_apply() {
             Ok(order) => {
                 let work = move || Ok(f.apply(args));
                 submit_by(&order, Kind::Task, work, |task| self.submit(task))
             }
             Err(error) => refused(self.options.workers, error),
-        })
+        }
     }
 
     /// As [`Pool::map_async`](crate::Pool::map_async); may borrow. A panic of `f` is the handle's.
@@ -146,17 +142,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     /// assert_eq!(scaled?, [10, 20, 30]);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn map_async<M, I, F, R>(&self, f: F, items: I) -> ScopedResult<'scope, Vec<R>>
+    pub fn map_async<M, I, F, R>(&self, f: F, items: I) -> TaskHandle<'scope, Vec<R>>
     where
         I: Iterable<M> + Send + 'scope,
         I::Item: 'scope,
         F: Fn(I::Item) -> R + Send + Sync + 'scope,
         R: Send + 'scope,
     {
-        ScopedResult::new(match self.options.order_async("map_async") {
+        match self.options.order_async("map_async") {
             Ok(order) => map_async(&order, self.submitter(), f, items),
             Err(error) => refused(self.options.workers, error),
-        })
+        }
     }
 
     /// As [`Pool::imap`](crate::Pool::imap); closure and items may borrow. A panic of `f` is its item's.
@@ -229,82 +225,5 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// The result of a [`Scope`]'s `apply_async` or `map_async`: an [`AsyncResult`] that cannot leave the
-/// scope, with the same methods but for the callbacks.
-///
-/// ```
-/// let pool = parpool::Pool::new(1)?;
-/// let (xs, mut sum) = (vec![1, 2, 3], 0);
-/// pool.scope(|s| {
-///     let result = s.apply_async(|| xs.iter().sum::<i32>(), ());
-///     result.wait();
-///     assert!(result.ready() && result.successful().unwrap());
-///     sum = result.get().unwrap();
-/// });
-/// assert_eq!(sum, 6);
-/// # Ok::<(), parpool::Error>(())
-/// ```
-#[must_use = "dropping the handle throws the result away; the work is done all the same"]
-pub struct ScopedResult<'scope, T>(Bound<'scope, T>);
-
-impl<'scope, T> ScopedResult<'scope, T> {
-    fn new(task: Arc<dyn Pending<T> + 'scope>) -> Self {
-        ScopedResult(Bound::new(task))
-    }
-
-    /// See [`AsyncResult::get`].
-    ///
-    /// # Errors
-    /// As there.
-    ///
-    /// ```
-    /// # let pool = parpool::Pool::new(2)?;
-    /// let word = String::from("abc");
-    /// assert_eq!(pool.scope(|s| s.apply_async(|| word.len(), ()).get())?, 3);
-    /// # Ok::<(), parpool::Error>(())
-    /// ```
-    pub fn get(mut self) -> Result<T, Error> {
-        self.0.handle_mut().wait_and_take()
-    }
-
-    /// See [`AsyncResult::get_timeout`].
-    ///
-    /// # Errors
-    /// As there.
-    ///
-    /// ```
-    /// # let pool = parpool::Pool::new(2)?;
-    /// let word = String::from("abc");
-    /// let minute = std::time::Duration::from_secs(60);
-    /// assert_eq!(pool.scope(|s| s.apply_async(|| word.len(), ()).get_timeout(minute))?, 3);
-    /// # Ok::<(), parpool::Error>(())
-    /// ```
-    pub fn get_timeout(&mut self, timeout: Duration) -> Result<T, Error> {
-        self.0.handle_mut().get_timeout(timeout)
-    }
-}
-
-impl<T> Deref for ScopedResult<'_, T> {
-    type Target = AsyncResult<T>;
-
-    fn deref(&self) -> &AsyncResult<T> {
-        self.0.handle()
-    }
-}
-
-impl<T> Future for ScopedResult<'_, T> {
-    type Output = Result<T, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(self.0.handle_mut()).poll(context)
-    }
-}
-
-impl<T> fmt::Debug for ScopedResult<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.handle().fmt(f)
     }
 }

@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::panic::{catch, discard};
 use crate::scheduler::{Task, Ticket, Worker};
 use crate::sync::{Instant, Mutex, lock};
-use crate::task::{AsyncResult, Pending};
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
 pub(crate) struct Leases<'scope, 'env: 'scope> {
@@ -217,38 +216,6 @@ pub(crate) fn scope<'env, R>(
         Ok(result) => result,
         Err(payload) => std::panic::resume_unwind(payload),
     }
-}
-
-/// The handle of a task that may borrow for `'scope`, which it cannot outlive.
-pub(crate) struct Bound<'scope, T> {
-    handle: AsyncResult<T>,
-    scope: PhantomData<&'scope ()>,
-}
-
-impl<'scope, T> Bound<'scope, T> {
-    pub(crate) fn new(task: Arc<dyn Pending<T> + 'scope>) -> Self {
-        // SAFETY: only the lifetime changes. The handle is used and dropped within `'scope`, for it
-        // does not leave this struct by value and `Drop` below makes the compiler see to the rest; if
-        // it is leaked, so is the task. No method of a handle hands out its task.
-        let task = unsafe {
-            std::mem::transmute::<Arc<dyn Pending<T> + 'scope>, Arc<dyn Pending<T>>>(task)
-        };
-        Bound { handle: AsyncResult::new(task), scope: PhantomData }
-    }
-
-    pub(crate) fn handle(&self) -> &AsyncResult<T> {
-        &self.handle
-    }
-
-    /// Not to be swapped for another.
-    pub(crate) fn handle_mut(&mut self) -> &mut AsyncResult<T> {
-        &mut self.handle
-    }
-}
-
-impl<T> Drop for Bound<'_, T> {
-    /// With a destructor of its own, the type must not outlive `'scope` even unused.
-    fn drop(&mut self) {}
 }
 
 #[cfg(all(test, loom))]

@@ -24,6 +24,6 @@ pub(crate) use fill::{Room, Run, Slots, fill};
 #[cfg(miri)]
 pub(crate) use frames::frames;
 pub(crate) use lane::{Reader, Writer, lane};
-pub(crate) use lease::{Bound, End, Lease, Leases, scope};
+pub(crate) use lease::{End, Lease, Leases, scope};
 pub(crate) use lend::{Job, Loan, lend};
 pub(crate) use payload::Payload;

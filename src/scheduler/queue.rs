@@ -335,7 +335,7 @@ mod tests {
         for _ in 0..3 {
             // Into an empty line, and behind others.
             for _ in 0..2 {
-                (0..3000).for_each(|number| drop(incoming.push(numbered(number, &runs))));
+                (0..3000).for_each(|number| _ = incoming.push(numbered(number, &runs)));
                 queue.take_in(&mut incoming);
             }
             while queue.pop(|_| false).is_some() {}

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use super::handle::AsyncResult;
+use super::handle::TaskHandle;
 use crate::error::Error;
-use crate::pool::ScopedResult;
 use crate::scheduler::park;
 use crate::sync::{Instant, Mutex, lock};
-use sealed::Sealed;
 
 /// The results of `handles` as they come to be, each with the place of its handle.
 ///
@@ -40,9 +38,9 @@ use sealed::Sealed;
 /// }
 /// # Ok::<(), parpool::Error>(())
 /// ```
-pub fn as_completed<I>(handles: I) -> AsCompleted<I::Item>
+pub fn as_completed<'s, I, T>(handles: I) -> AsCompleted<'s, T>
 where
-    I: IntoIterator<Item: Handle>,
+    I: IntoIterator<Item = TaskHandle<'s, T>>,
 {
     let handles: Vec<_> = handles.into_iter().map(Some).collect();
     let timed = handles.iter().flatten().enumerate();
@@ -52,21 +50,15 @@ where
 }
 
 /// What there is to hand out next, if anything.
-type Next<H> = Option<(usize, Result<<H as Handle>::Value, Error>)>;
-
-/// What [`as_completed`] takes: [`AsyncResult`] and [`ScopedResult`].
-pub trait Handle: Future<Output = Result<Self::Value, Error>> + Unpin + Sealed {
-    /// What the call returns.
-    type Value;
-}
+type Next<T> = Option<(usize, Result<T, Error>)>;
 
 /// The iterator of [`as_completed`]: the place of a handle, and its result.
 ///
-/// On a worker of the pool it helps, as [`get`](AsyncResult::get) does.
+/// On a worker of the pool it helps, as [`get`](TaskHandle::get) does.
 #[must_use = "an iterator does nothing unless it is asked for its items"]
-pub struct AsCompleted<H> {
+pub struct AsCompleted<'s, T> {
     /// By place; `None` once its result was handed out.
-    handles: Vec<Option<H>>,
+    handles: Vec<Option<TaskHandle<'s, T>>>,
     left: usize,
     /// Those before this place were looked at, and have a bell.
     looked: usize,
@@ -109,7 +101,7 @@ impl Wake for Bell {
     }
 }
 
-impl<H: Handle> AsCompleted<H> {
+impl<T> AsCompleted<'_, T> {
     /// The next result, if it is there within `timeout`; else an `Err`, which loses nothing: the next
     /// call goes on. `None` when there are no more.
     ///
@@ -133,14 +125,14 @@ impl<H: Handle> AsCompleted<H> {
     /// assert!(results.next().is_none());
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Next<H>, Error> {
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Next<T>, Error> {
         match self.next_until(park::deadline(timeout)) {
             Poll::Ready(next) => Ok(next),
             Poll::Pending => Err(Error::Timeout),
         }
     }
 
-    fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Next<H>> {
+    fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Next<T>> {
         loop {
             while let Some(Reverse((_, place))) = self.deadlines.peek() {
                 if self.handles[*place].is_some() {
@@ -169,7 +161,7 @@ impl<H: Handle> AsCompleted<H> {
         }
     }
 
-    fn poll(&mut self, waker: &Waker) -> Poll<Next<H>> {
+    fn poll(&mut self, waker: &Waker) -> Poll<Next<T>> {
         let mut waker = Some(waker.clone());
         while self.left > 0 {
             let place = {
@@ -192,7 +184,7 @@ impl<H: Handle> AsCompleted<H> {
     }
 
     /// The result of one handle, if it is there; else its bell will ring.
-    fn look(&mut self, place: usize) -> Option<Result<H::Value, Error>> {
+    fn look(&mut self, place: usize) -> Option<Result<T, Error>> {
         let handle = self.handles[place].as_mut()?;
         let bell = Waker::from(Arc::new(Bell { place, bells: Arc::clone(&self.bells) }));
         match Pin::new(handle).poll(&mut Context::from_waker(&bell)) {
@@ -206,8 +198,8 @@ impl<H: Handle> AsCompleted<H> {
     }
 }
 
-impl<H: Handle> Iterator for AsCompleted<H> {
-    type Item = (usize, Result<H::Value, Error>);
+impl<T> Iterator for AsCompleted<'_, T> {
+    type Item = (usize, Result<T, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.next_until(None) {
@@ -221,41 +213,12 @@ impl<H: Handle> Iterator for AsCompleted<H> {
     }
 }
 
-impl<H: Handle> ExactSizeIterator for AsCompleted<H> {}
+impl<T> ExactSizeIterator for AsCompleted<'_, T> {}
 
-impl<H: Handle> FusedIterator for AsCompleted<H> {}
+impl<T> FusedIterator for AsCompleted<'_, T> {}
 
-impl<H> fmt::Debug for AsCompleted<H> {
+impl<T> fmt::Debug for AsCompleted<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted").field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
-mod sealed {
-    use crate::sync::Instant;
-
-    pub trait Sealed {
-        /// When the call's own time is up.
-        fn deadline(&self) -> Option<Instant>;
-    }
-}
-
-impl<T> Handle for AsyncResult<T> {
-    type Value = T;
-}
-
-impl<T> Sealed for AsyncResult<T> {
-    fn deadline(&self) -> Option<Instant> {
-        self.own_deadline()
-    }
-}
-
-impl<T> Handle for ScopedResult<'_, T> {
-    type Value = T;
-}
-
-impl<T> Sealed for ScopedResult<'_, T> {
-    fn deadline(&self) -> Option<Instant> {
-        self.own_deadline()
     }
 }

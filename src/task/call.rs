@@ -5,52 +5,113 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::context::{Order, Terms};
+use super::handle::{AsyncResult, TaskHandle};
 use super::state::{Callback, Cell, Outcome, Wake};
 use crate::error::Error;
 use crate::observe::Watch;
 use crate::panic::{Panic, catch, discard};
 use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Worker, Workers, worker};
 
-/// A task as its handle sees it.
-pub(crate) trait Pending<T>: Task {
+/// A submitted call: what differs between one closure and a map.
+pub(crate) trait Submitted<'s, T>: Task {
+    /// What is left of the work while nobody has begun it.
+    type Work;
+
     fn terms(&self) -> &Terms;
-    /// Whether the outcome is there; resolves the cell if nobody shall wait for it any more.
-    fn poll(&self, waker: Wake<'_>) -> bool;
+    fn cell(&self) -> &Cell<'s, Self::Work, T>;
     /// Takes an entry of it out of the queue, if there is one: the caller's to run, or to skip.
     fn withdraw(&self) -> Option<TaskRef>;
     /// Whether there may be one.
+    fn is_queued(&self) -> bool;
+}
+
+/// A submitted call as its handle sees it, whatever its work.
+pub(crate) trait Pending<'s, T>: Send + Sync {
+    fn terms(&self) -> &Terms;
+    /// Whether the outcome is there; it is an error from now on if nobody shall wait any more.
+    fn poll(&self, wake: Wake<'_>) -> bool;
+    /// See [`Submitted::withdraw`].
+    fn withdraw(&self) -> Option<TaskRef>;
+    /// See [`Submitted::is_queued`].
     fn is_queued(&self) -> bool;
     /// Whether the calling thread is in a callback of it.
     fn is_calling_here(&self) -> bool;
     /// The outcome, once, if it is there.
     fn try_take(&self) -> Option<Outcome<T>>;
     fn successful(&self) -> Result<bool, Error>;
-    fn on_outcome(&self, callback: Callback<T>);
+    fn on_outcome(&self, callback: Callback<'s, T>);
+    /// Whether it had not begun, and now never will.
     fn cancel(&self) -> bool;
     fn detach(&self);
 }
 
-/// Whether the cell of `task` has its outcome; it gets its error now if nobody shall wait any more.
-pub(crate) fn poll<W, T>(task: &impl Pending<T>, cell: &Cell<W, T>, wake: Wake<'_>) -> bool {
-    if cell.poll(wake) {
-        return true;
+impl<'s, T, P: Submitted<'s, T>> Pending<'s, T> for P {
+    fn terms(&self) -> &Terms {
+        Submitted::terms(self)
     }
-    let Some(error) = task.terms().ended() else { return false };
-    if let Some(watch) = &task.terms().watch {
-        watch.end(false, None);
+
+    fn poll(&self, wake: Wake<'_>) -> bool {
+        let cell = self.cell();
+        if cell.poll(wake) {
+            return true;
+        }
+        let terms = Submitted::terms(self);
+        let Some(error) = terms.ended() else { return false };
+        if let Some(watch) = &terms.watch {
+            watch.end(false, None);
+        }
+        // If another thread resolves it, its callbacks may still be running.
+        let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
+        if let Some(entry) = Submitted::withdraw(self) {
+            worker::skip(entry, Error::Cancelled);
+        }
+        done
     }
-    // If another thread resolves it, its callbacks may still be running.
-    let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
-    if let Some(entry) = task.withdraw() {
-        worker::skip(entry, Error::Cancelled);
+
+    fn withdraw(&self) -> Option<TaskRef> {
+        Submitted::withdraw(self)
     }
-    done
+
+    fn is_queued(&self) -> bool {
+        Submitted::is_queued(self)
+    }
+
+    fn is_calling_here(&self) -> bool {
+        self.cell().is_calling_here()
+    }
+
+    fn try_take(&self) -> Option<Outcome<T>> {
+        self.cell().try_take()
+    }
+
+    fn successful(&self) -> Result<bool, Error> {
+        self.cell().successful()
+    }
+
+    fn on_outcome(&self, callback: Callback<'s, T>) {
+        self.cell().on_outcome(callback);
+    }
+
+    fn cancel(&self) -> bool {
+        Submitted::terms(self).cancel();
+        let cancelled = self.cell().resolve_queued(Err(Error::Cancelled));
+        if cancelled {
+            while let Some(entry) = Submitted::withdraw(self) {
+                worker::skip(entry, Error::Cancelled);
+            }
+        }
+        cancelled
+    }
+
+    fn detach(&self) {
+        self.cell().detach();
+    }
 }
 
 /// One submitted call: its closure, then its outcome, in one block of memory.
-struct Call<F, T> {
+struct Call<'s, F, T> {
     terms: Held,
-    cell: Cell<F, T>,
+    cell: Cell<'s, F, T>,
     /// Its place in the queue, as [`Ticket::to_bits`], until somebody tries to take it out. Set when it is queued,
     /// before anybody has the handle.
     ticket: AtomicU64,
@@ -87,7 +148,7 @@ impl Deref for Held {
 }
 
 /// Submits `work`, whose outcome is the task's. A refused call is a task that has its error.
-pub(crate) fn submit<F, T>(order: &Order<'_>, work: F) -> Arc<dyn Pending<T>>
+pub(crate) fn submit<F, T>(order: &Order<'_>, work: F) -> AsyncResult<T>
 where
     F: FnOnce() -> Outcome<T> + Send + 'static,
     T: Send + 'static,
@@ -104,7 +165,7 @@ where
         signal: |call| Arc::clone(call) as Arc<dyn Cancellable>,
     });
     task.was_queued(workers.submit(Arc::clone(&task) as TaskRef));
-    task
+    TaskHandle::new(task)
 }
 
 /// The same for work that may borrow: `submit` queues it in a form that may not.
@@ -113,7 +174,7 @@ pub(crate) fn submit_by<'s, F, T>(
     kind: Kind,
     work: F,
     submit: impl FnOnce(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
-) -> Arc<dyn Pending<T> + 's>
+) -> TaskHandle<'s, T>
 where
     F: FnOnce() -> Outcome<T> + Send + 's,
     T: Send + 's,
@@ -133,27 +194,24 @@ where
         Ok(()) => task.was_queued(submit(Arc::clone(&task) as Arc<dyn Task + 's>)),
         Err(error) => _ = task.cell.resolve(Err(error)),
     }
-    task
+    TaskHandle::new(task)
 }
 
-/// A task that has its error.
-pub(crate) fn refused<'s, T: Send + 's>(
-    workers: &Arc<Workers>,
-    error: Error,
-) -> Arc<dyn Pending<T> + 's> {
+/// The handle of a call that has its error.
+pub(crate) fn refused<'s, T: Send + 's>(workers: &Arc<Workers>, error: Error) -> TaskHandle<'s, T> {
     // Nothing is known of what it was to do.
     let order =
         Order { watch: Some(Watch::of(workers.count, None, None)), ..Order::plain(workers) };
-    Arc::new(Call::<fn() -> Outcome<T>, T> {
+    TaskHandle::new(Arc::new(Call::<fn() -> Outcome<T>, T> {
         terms: Held::Here(Terms::new(&order)),
         cell: Cell::ready(Err(error)),
         ticket: AtomicU64::new(0),
         kind: Kind::Driver,
         signal: |_| unreachable!("it never runs"),
-    })
+    }))
 }
 
-impl<F, T> Call<F, T> {
+impl<F, T> Call<'_, F, T> {
     /// It was queued, or refused, which its cell knows.
     fn was_queued(&self, queued: Result<Ticket, Error>) {
         if let Ok(ticket) = queued {
@@ -163,7 +221,7 @@ impl<F, T> Call<F, T> {
     }
 }
 
-impl<F, T> Task for Call<F, T>
+impl<F, T> Task for Call<'_, F, T>
 where
     F: FnOnce() -> Outcome<T> + Send,
     T: Send,
@@ -203,23 +261,25 @@ where
     }
 }
 
-impl<F: Send, T: Send> Cancellable for Call<F, T> {
+impl<F: Send, T: Send> Cancellable for Call<'_, F, T> {
     fn is_cancelled(&self) -> bool {
         self.terms.is_cancelled()
     }
 }
 
-impl<F, T> Pending<T> for Call<F, T>
+impl<'s, F, T> Submitted<'s, T> for Call<'s, F, T>
 where
     F: FnOnce() -> Outcome<T> + Send,
     T: Send,
 {
+    type Work = F;
+
     fn terms(&self) -> &Terms {
         &self.terms
     }
 
-    fn poll(&self, wake: Wake<'_>) -> bool {
-        poll(self, &self.cell, wake)
+    fn cell(&self) -> &Cell<'s, F, T> {
+        &self.cell
     }
 
     fn withdraw(&self) -> Option<TaskRef> {
@@ -230,35 +290,5 @@ where
 
     fn is_queued(&self) -> bool {
         self.ticket.load(Ordering::Relaxed) != 0
-    }
-
-    fn is_calling_here(&self) -> bool {
-        self.cell.is_calling_here()
-    }
-
-    fn try_take(&self) -> Option<Outcome<T>> {
-        self.cell.try_take()
-    }
-
-    fn successful(&self) -> Result<bool, Error> {
-        self.cell.successful()
-    }
-
-    fn on_outcome(&self, callback: Callback<T>) {
-        self.cell.on_outcome(callback);
-    }
-
-    fn cancel(&self) -> bool {
-        self.terms.cancel();
-        let entry = self.withdraw();
-        let cancelled = self.cell.resolve_queued(Err(Error::Cancelled));
-        if let Some(entry) = entry {
-            worker::skip(entry, Error::Cancelled);
-        }
-        cancelled
-    }
-
-    fn detach(&self) {
-        self.cell.detach();
     }
 }

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::call::{Pending, refused};
+use super::call::Pending;
 use super::state::Wake;
 use crate::error::Error;
-use crate::scheduler::{Workers, park, worker};
+use crate::scheduler::{park, worker};
 use crate::sync::Instant;
 
 /// The result of [`apply_async`](crate::Pool::apply_async) and its siblings: a value that is there,
 /// or will be.
 ///
 /// Every handle resolves: to a value, or to the [`Error`] that says why there is none. Dropping it
-/// does not stop the work, unless it was [asked to](AsyncResult::cancel_on_drop); its value is then dropped as
+/// does not stop the work, unless it was [asked to](TaskHandle::cancel_on_drop); its value is then dropped as
 /// soon as it is made.
 ///
 /// It is a [`Future`] too, for any runtime.
@@ -43,8 +43,8 @@ use crate::sync::Instant;
 /// # Ok::<(), parpool::Error>(())
 /// ```
 #[must_use = "dropping the handle throws the result away; the work is done all the same"]
-pub struct AsyncResult<T> {
-    task: Arc<dyn Pending<T>>,
+pub struct TaskHandle<'s, T> {
+    task: Arc<dyn Pending<'s, T> + 's>,
     /// Where `terminate` finds the waker of the last poll.
     ticket: Option<u64>,
     /// The outcome was taken, so there is none to be dropped with the handle.
@@ -52,14 +52,14 @@ pub struct AsyncResult<T> {
     cancel_on_drop: bool,
 }
 
-/// A handle that has its error.
-pub(crate) fn failed<T: Send + 'static>(workers: &Arc<Workers>, error: Error) -> AsyncResult<T> {
-    AsyncResult::new(refused(workers, error))
-}
+/// The handle of a call that borrows nothing, as all are but those of a [`Scope`](crate::Scope).
+///
+/// Python: `multiprocessing.pool.AsyncResult`.
+pub type AsyncResult<T> = TaskHandle<'static, T>;
 
-impl<T> AsyncResult<T> {
-    pub(crate) fn new(task: Arc<dyn Pending<T>>) -> Self {
-        AsyncResult { task, ticket: None, taken: false, cancel_on_drop: false }
+impl<'s, T> TaskHandle<'s, T> {
+    pub(crate) fn new(task: Arc<dyn Pending<'s, T> + 's>) -> Self {
+        TaskHandle { task, ticket: None, taken: false, cancel_on_drop: false }
     }
 
     /// Waits and hands the value over.
@@ -80,12 +80,11 @@ impl<T> AsyncResult<T> {
     }
 
     /// When the call's own time is up.
-    pub(crate) fn own_deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.task.terms().deadline
     }
 
-    /// What [`get`](AsyncResult::get) does, for a handle that cannot be given away.
-    pub(crate) fn wait_and_take(&mut self) -> Result<T, Error> {
+    fn wait_and_take(&mut self) -> Result<T, Error> {
         loop {
             if let Some(outcome) = self.task.try_take() {
                 self.taken = true;
@@ -105,7 +104,7 @@ impl<T> AsyncResult<T> {
     /// On a worker the wait helps, and what it has begun to run it runs to the end.
     ///
     /// # Errors
-    /// As [`get`](AsyncResult::get), and [`Timeout`](Error::Timeout).
+    /// As [`get`](TaskHandle::get), and [`Timeout`](Error::Timeout).
     ///
     /// Python: `get(timeout=…)`.
     ///
@@ -236,7 +235,7 @@ impl<T> AsyncResult<T> {
         self.task.cancel()
     }
 
-    /// Has the call [cancelled](AsyncResult::cancel) when the handle is dropped before its result was taken. Without this the
+    /// Has the call [cancelled](TaskHandle::cancel) when the handle is dropped before its result was taken. Without this the
     /// work goes on. It is no more than `cancel`: of a map that has begun, all items are still called, and each can ask
     /// [`is_cancelled`](crate::is_cancelled).
     ///
@@ -306,15 +305,13 @@ impl<T> AsyncResult<T> {
             None => false,
         }
     }
-}
 
-impl<T: 'static> AsyncResult<T> {
-    /// Has `f` called with the value, once, before [`ready`](AsyncResult::ready) turns true and
-    /// before [`get`](AsyncResult::get) returns. Not at all if there is none.
+    /// Has `f` called with the value, once, before [`ready`](TaskHandle::ready) turns true and
+    /// before [`get`](TaskHandle::get) returns. Not at all if there is none.
     ///
     /// It runs on the worker that made the value, or at once on this thread if there is one already. (An
     /// error may come from elsewhere: then the callbacks run on the thread that noticed, one that waits
-    /// for the handle or asks it, or one that [cancels](AsyncResult::cancel).)
+    /// for the handle or asks it, or one that [cancels](TaskHandle::cancel).)
     /// It may use the pool. A panic in it is caught and costs nobody the value. Several callbacks run
     /// in the order they were given.
     ///
@@ -333,7 +330,7 @@ impl<T: 'static> AsyncResult<T> {
     /// assert_eq!(seen.load(Ordering::Relaxed), 42);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn callback<F: FnOnce(&T) + Send + 'static>(self, f: F) -> Self {
+    pub fn callback<F: FnOnce(&T) + Send + 's>(self, f: F) -> Self {
         self.task.on_outcome(Box::new(|outcome| {
             if let Ok(value) = outcome {
                 f(value);
@@ -342,7 +339,7 @@ impl<T: 'static> AsyncResult<T> {
         self
     }
 
-    /// Has `f` called with the error, if the result is one; else as [`callback`](AsyncResult::callback).
+    /// Has `f` called with the error, if the result is one; else as [`callback`](TaskHandle::callback).
     ///
     /// Python: the argument `error_callback=`.
     ///
@@ -356,7 +353,7 @@ impl<T: 'static> AsyncResult<T> {
     /// # drop(result);
     /// # Ok::<(), parpool::Error>(())
     /// ```
-    pub fn error_callback<F: FnOnce(&Error) + Send + 'static>(self, f: F) -> Self {
+    pub fn error_callback<F: FnOnce(&Error) + Send + 's>(self, f: F) -> Self {
         self.task.on_outcome(Box::new(|outcome| {
             if let Err(error) = outcome {
                 f(error);
@@ -381,7 +378,7 @@ impl<T: 'static> AsyncResult<T> {
 /// assert!(matches!(polled, Poll::Ready(Ok(42))));
 /// # Ok::<(), parpool::Error>(())
 /// ```
-impl<T> Future for AsyncResult<T> {
+impl<T> Future for TaskHandle<'_, T> {
     type Output = Result<T, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -401,10 +398,10 @@ impl<T> Future for AsyncResult<T> {
 }
 
 // Nobody sees the value before it is whole.
-impl<T> UnwindSafe for AsyncResult<T> {}
-impl<T> RefUnwindSafe for AsyncResult<T> {}
+impl<T> UnwindSafe for TaskHandle<'_, T> {}
+impl<T> RefUnwindSafe for TaskHandle<'_, T> {}
 
-impl<T> Drop for AsyncResult<T> {
+impl<T> Drop for TaskHandle<'_, T> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             self.task.terms().workers.sleepers.remove(&mut self.ticket);
@@ -418,13 +415,13 @@ impl<T> Drop for AsyncResult<T> {
     }
 }
 
-impl<T> fmt::Debug for AsyncResult<T> {
+impl<T> fmt::Debug for TaskHandle<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.successful() {
             Ok(true) => "value",
             Ok(false) => "error",
             Err(_) => "pending",
         };
-        f.debug_tuple("AsyncResult").field(&format_args!("{state}")).finish()
+        f.debug_tuple("TaskHandle").field(&format_args!("{state}")).finish()
     }
 }

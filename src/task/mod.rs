@@ -4,7 +4,7 @@
 //! * `apply`: a call that its caller waits for.
 //! * `call`: a call that goes on by itself: its closure and its outcome in one block of memory.
 //! * `state`: that outcome: nothing yet, there, taken; who waits for it, and what is called back.
-//! * `handle`: [`AsyncResult`], what its owner can do. `as_completed`: several handles in the order they are done.
+//! * `handle`: [`TaskHandle`], what its owner can do. `as_completed`: several handles in the order they are done.
 //!
 //! Uses `scheduler`, `observe` and `raw`; `map`, `stream` and `pool` use it.
 
@@ -16,9 +16,8 @@ mod handle;
 mod state;
 
 pub(crate) use apply::apply;
-pub use as_completed::{AsCompleted, Handle, as_completed};
-pub(crate) use call::{Kind, Pending, poll, refused, submit, submit_by};
+pub use as_completed::{AsCompleted, as_completed};
+pub(crate) use call::{Kind, Submitted, refused, submit, submit_by};
 pub(crate) use context::{Order, Terms};
-pub use handle::AsyncResult;
-pub(crate) use handle::failed;
-pub(crate) use state::{Callback, Cell, Outcome, Wake};
+pub use handle::{AsyncResult, TaskHandle};
+pub(crate) use state::Cell;

@@ -20,7 +20,7 @@ use crate::sync::{Mutex, lock};
 
 pub(crate) type Outcome<T> = Result<T, Error>;
 
-pub(crate) type Callback<T> = Box<dyn FnOnce(&Outcome<T>) + Send>;
+pub(crate) type Callback<'s, T> = Box<dyn FnOnce(&Outcome<T>) + Send + 's>;
 
 enum Stage<W, T> {
     Queued(W),
@@ -32,19 +32,19 @@ enum Stage<W, T> {
     Taken(bool),
 }
 
-pub(crate) struct Cell<W, T>(Mutex<Inner<W, T>>);
+pub(crate) struct Cell<'s, W, T>(Mutex<Inner<'s, W, T>>);
 
-struct Inner<W, T> {
+struct Inner<'s, W, T> {
     stage: Stage<W, T>,
     /// Most results are there before anybody waits: in its own memory, to keep a task small.
-    waiting: Option<Box<Waiting<T>>>,
+    waiting: Option<Box<Waiting<'s, T>>>,
     /// The handle is gone: the outcome is dropped where it comes to be.
     detached: bool,
 }
 
 /// Who is to hear of the outcome.
-struct Waiting<T> {
-    callbacks: Vec<Callback<T>>,
+struct Waiting<'s, T> {
+    callbacks: Vec<Callback<'s, T>>,
     threads: Wakers,
     /// Of the last poll of the handle.
     future: Option<Waker>,
@@ -61,19 +61,19 @@ pub(crate) enum Wake<'w> {
     Future(&'w Waker),
 }
 
-impl<W, T> Inner<W, T> {
+impl<'s, W, T> Inner<'s, W, T> {
     fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_) | Stage::Taken(_))
     }
 
-    fn waiting(&mut self) -> &mut Waiting<T> {
+    fn waiting(&mut self) -> &mut Waiting<'s, T> {
         self.waiting.get_or_insert_with(|| {
             Box::new(Waiting { callbacks: Vec::new(), threads: Wakers::default(), future: None })
         })
     }
 }
 
-impl<W, T> Cell<W, T> {
+impl<'s, W, T> Cell<'s, W, T> {
     pub(crate) fn new(work: W) -> Self {
         Self::at(Stage::Queued(work))
     }
@@ -216,7 +216,7 @@ impl<W, T> Cell<W, T> {
 
     /// Calls `callback` with the outcome before anybody else can see it; at once if it is there. Not
     /// at all if it was taken. Only the owner of the handle calls this and [`try_take`](Cell::try_take).
-    pub(crate) fn on_outcome(&self, callback: Callback<T>) {
+    pub(crate) fn on_outcome(&self, callback: Callback<'s, T>) {
         let mut inner = lock(&self.0);
         match std::mem::replace(&mut inner.stage, Stage::Calling(thread_number())) {
             Stage::Ready(outcome) => {
@@ -254,7 +254,7 @@ impl<W, T> Cell<W, T> {
 }
 
 /// A panicking callback costs nobody the value.
-fn call<T>(callback: Callback<T>, outcome: &Outcome<T>) {
+fn call<T>(callback: Callback<'_, T>, outcome: &Outcome<T>) {
     if let Err(payload) = catch(|| callback(outcome)) {
         discard(payload);
     }
@@ -311,7 +311,7 @@ mod models {
         Owner::Help,
     ];
 
-    type Tested = Cell<Token, Token>;
+    type Tested = Cell<'static, Token, Token>;
 
     /// Blocks until the outcome is there, and takes it.
     fn get(cell: &Tested) -> Outcome<Token> {

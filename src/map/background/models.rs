@@ -5,7 +5,6 @@ use super::*;
 use crate::scheduler::State as End;
 use crate::scheduler::Workers;
 use crate::sync::model_within;
-use crate::task::AsyncResult;
 use loom::sync::Condvar;
 use loom::thread::{self, JoinHandle};
 use std::sync::Arc as Owned;
@@ -19,9 +18,9 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(count: usize) -> Self {
+    fn new(count: usize, max_tasks: Option<usize>) -> Self {
         // With the queue of a serial pool, which wakes nobody: that is done here.
-        let mut workers = Workers::new(1, count, None, None, String::new(), true);
+        let mut workers = Workers::new(1, count, max_tasks, None, String::new(), true);
         workers.is_serial = false;
         let calls = crate::sync::Arc::new((Mutex::new((0, false)), Condvar::new()));
         Pool { workers: Owned::new(workers), calls }
@@ -77,6 +76,10 @@ impl Pool {
                     |_| (),
                     |task| {
                         worker::run(task, worker);
+                        if worker.should_retire() {
+                            // The successor.
+                            worker.begin_to_count();
+                        }
                         false
                     },
                 );
@@ -127,6 +130,8 @@ struct Case {
     meet: bool,
     owner: Owner,
     terminated: bool,
+    /// After how many blocks a worker is replaced.
+    max_tasks: Option<usize>,
 }
 
 const CASE: Case = Case {
@@ -137,13 +142,14 @@ const CASE: Case = Case {
     meet: false,
     owner: Owner::Get,
     terminated: false,
+    max_tasks: None,
 };
 
 fn explore(case: Case) {
     model_within(case.preemptions, move || {
         let helps = case.owner == Owner::Help;
         let count = case.workers + usize::from(helps);
-        let pool = Pool::new(count);
+        let pool = Pool::new(count, case.max_tasks);
         let alive = Count(crate::sync::Arc::new(Mutex::new(0)));
         let mut threads: Vec<_> = (0..case.workers).map(|index| pool.worker(index)).collect();
         let order = Order::plain(&pool.workers);
@@ -167,11 +173,10 @@ fn explore(case: Case) {
         let made = alive.clone();
         // Of what may be left out, it is not known how many come.
         let items = (0..case.items).map(move |i| made.make(i));
-        let task = match case.known {
+        let handle = match case.known {
             true => map_async(&order, submit, f, items),
             false => map_async(&order, submit, f, items.filter(|_| true)),
         };
-        let handle = AsyncResult::new(task);
         if case.terminated {
             let pool = pool.clone();
             threads.push(thread::spawn(move || pool.workers.end(End::Terminated)));
@@ -247,4 +252,17 @@ fn a_terminated_map_has_one_outcome() {
     explore(Case { terminated: true, workers: 1, ..CASE });
     explore(Case { terminated: true, workers: 1, owner: Owner::Drop, ..CASE });
     explore(Case { terminated: true, preemptions: 1, ..CASE });
+}
+
+/// A worker that is to be replaced leaves the rest to another, which comes.
+#[test]
+fn workers_that_are_replaced_do_all_of_it() {
+    let case = Case { max_tasks: Some(1), ..CASE };
+    explore(Case { workers: 1, items: 3, ..case });
+    explore(Case { preemptions: 1, items: 3, ..case });
+    // It waits for the result, so it cannot be replaced just now.
+    explore(Case { preemptions: 1, workers: 1, owner: Owner::Help, ..case });
+    explore(Case { workers: 1, owner: Owner::CancelDrop, ..case });
+    explore(Case { preemptions: 1, workers: 1, terminated: true, ..case });
+    explore(Case { workers: 1, terminated: true, owner: Owner::Drop, ..case });
 }
