@@ -113,6 +113,7 @@ fn a_worker_is_busy_waiting_or_starting() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at how long things take")]
 fn the_longest_item_is_found_by_its_index_and_blamed() {
     watchdog(60, || {
         let pool = watched(2).build().unwrap();
@@ -133,6 +134,7 @@ fn the_longest_item_is_found_by_its_index_and_blamed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at how long things take")]
 fn slow_inputs_and_slow_consumers_are_blamed() {
     watchdog(60, || {
         let pool = watched(2).build().unwrap();

@@ -609,7 +609,7 @@ fn drop_in_a_task_of_another_pool_waits() {
                     (),
                 )
                 .unwrap();
-            assert_eq!(ran.get(), 20, "{kind:?}");
+            assert_eq!(ran.get(), fewer(20, 5), "{kind:?}");
         }
     });
 }

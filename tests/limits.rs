@@ -405,6 +405,7 @@ impl Drop for Limit {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn join_waits_for_the_thread_of_a_worker_whose_successor_cannot_be_started() {
     static GONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -477,6 +478,7 @@ fn is_attended() -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn an_attendant_that_could_not_be_started_is_started_later() {
     if !in_child("an_attendant_that_could_not_be_started_is_started_later") {
         return;
@@ -502,6 +504,7 @@ fn an_attendant_that_could_not_be_started_is_started_later() {
 
 /// It may be the last that has the pool, and so the initializer, if the pool goes on one of its own workers.
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn what_an_initializer_owns_may_need_stack_and_panic_where_it_is_dropped() {
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
     static BY_ATTENDANTS: AtomicUsize = AtomicUsize::new(0);
@@ -564,6 +567,7 @@ fn a_stack_that_the_system_refuses_fails_the_pool() {
 
 /// 64 GiB of address space for three items is what a system refuses, or kills the process for.
 #[test]
+#[cfg_attr(miri, ignore = "asks the system for more memory than there is")]
 fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
     type Big = [u8; BIG];
 

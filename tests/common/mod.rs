@@ -25,6 +25,9 @@ const PATIENCE: u64 = match option_env!("PARPOOL_TEST_PATIENCE") {
     None => 1,
 };
 
+/// Things take so much longer that what they cost cannot be looked at.
+pub(crate) const SLOW: bool = cfg!(miri) || PATIENCE > 1;
+
 /// So long at the most, where things take longer longer.
 pub(crate) fn at_most(time: Duration) -> Duration {
     time * PATIENCE as u32
