@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::borrowed::Borrowed;
 use crate::scheduler::{Tickets, Worker, park};
-use crate::sync::{Mutex, lock};
+use crate::sync::Mutex;
 
 /// What [`lend`] hands to the workers: work that several threads may join.
 pub(crate) trait Job: Sync {
@@ -15,18 +16,9 @@ pub(crate) trait Job: Sync {
 
 /// A job that other threads may use until its owner takes it back.
 pub(crate) struct Loan {
-    state: Mutex<State>,
+    job: Borrowed<Lent>,
     /// Its places in the queue.
     pub(crate) tickets: Mutex<Tickets>,
-}
-
-struct State {
-    /// `None` once the owner took it back.
-    job: Option<Lent>,
-    /// How many threads are using `job` now.
-    inside: usize,
-    /// The owner, to be woken each time `inside` comes to 0.
-    owner: Option<Waker>,
 }
 
 /// The job with its lifetime erased.
@@ -39,50 +31,23 @@ unsafe impl Send for Lent {}
 impl Loan {
     /// Lets the calling thread work on the job, unless it was taken back.
     pub(crate) fn join(self: &Arc<Self>, worker: &Worker) {
-        let lent = {
-            let mut state = lock(&self.state);
-            let Some(lent) = state.job else { return };
-            state.inside += 1;
-            lent
-        };
-        // Counts out on a panic too.
-        let _leave = Leave(self);
-        // SAFETY: `job` was there when `inside` was raised, under one lock. `lend` does not return
-        // before it has taken `job` away and seen `inside` at 0 under that lock, so the borrow that
-        // it made the pointer of lives until `_leave` is dropped.
-        let job = unsafe { &*lent.0 };
-        job.work(self, worker);
+        self.job.with(|lent| {
+            // SAFETY: `lend` does not return before it has taken the job back and seen that nobody uses it, and this
+            // thread counts as one that does until this closure has returned. So the borrow that `lend` made the
+            // pointer of is alive.
+            let job = unsafe { &*lent.0 };
+            job.work(self, worker);
+        });
     }
 
     /// Makes the owner look again at what it waits for.
     pub(crate) fn wake_owner(&self) {
-        let owner = lock(&self.state).owner.clone();
-        if let Some(owner) = owner {
-            owner.wake();
-        }
+        self.job.wake_owner();
     }
 
     /// Whether nobody is using the job now; if somebody is, `waker` is woken when that ends.
     pub(crate) fn poll_idle(&self, waker: &Waker) -> bool {
-        let mut state = lock(&self.state);
-        state.owner = Some(waker.clone());
-        state.inside == 0
-    }
-}
-
-struct Leave<'l>(&'l Loan);
-
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        let owner = {
-            let mut state = lock(&self.0.state);
-            state.inside -= 1;
-            // Cloned, not taken: the owner may have to be woken again.
-            state.owner.clone().filter(|_| state.inside == 0)
-        };
-        if let Some(owner) = owner {
-            owner.wake();
-        }
+        self.job.poll_idle(waker)
     }
 }
 
@@ -94,7 +59,8 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
 
     impl Drop for Owner {
         fn drop(&mut self) {
-            lock(&self.0.state).job = None;
+            self.0.job.take();
+            // Woken by the last that leaves.
             park::until(None, |waker| self.0.poll_idle(waker));
         }
     }
@@ -102,17 +68,15 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
     // SAFETY: only the lifetime changes. The pointer is read in `Loan::join` alone, which says why
     // the borrow is alive there: `Owner::drop`, which nothing can skip, waits for it.
     let erased: *const (dyn Job + 'static) = unsafe { std::mem::transmute(job as *const dyn Job) };
-    let owner = Owner(Arc::new(Loan {
-        state: Mutex::new(State { job: Some(Lent(erased)), inside: 0, owner: None }),
-        tickets: Mutex::default(),
-    }));
+    let job = Borrowed::new(Lent(erased));
+    let owner = Owner(Arc::new(Loan { job, tickets: Mutex::default() }));
     body(&owner.0)
 }
 
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
-    use crate::sync::{UnsafeCell, model};
+    use crate::sync::{UnsafeCell, lock, model};
     use loom::thread;
 
     fn worker() -> Worker {

@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
+use super::borrowed::Borrowed;
 use crate::error::Error;
 use crate::panic::{catch, discard};
 use crate::scheduler::{Task, Ticket, Worker};
@@ -42,18 +44,10 @@ pub(crate) trait End {
 pub(crate) struct Lease {
     /// When the time of its call is up.
     pub(crate) deadline: Option<Instant>,
-    state: Mutex<Leased>,
-}
-
-struct Leased {
-    /// With its lifetime erased. `None` once it ran, was skipped or was taken back.
-    task: Option<Arc<dyn Task>>,
-    /// Its place in the queue, until somebody tries to take it out.
-    ticket: Option<Ticket>,
-    /// How many threads have a reference that they took from `task`.
-    holders: usize,
-    /// The end of the scope, which waits for this one.
-    owner: Option<Waker>,
+    /// With its lifetime erased. Taken back as soon as it ran or was skipped.
+    task: Borrowed<Arc<dyn Task>>,
+    /// Its place in the queue, as [`Ticket::to_bits`], until somebody tries to take it out.
+    ticket: AtomicU64,
 }
 
 impl<'scope> Leases<'scope, '_> {
@@ -64,16 +58,18 @@ impl<'scope> Leases<'scope, '_> {
         deadline: Option<Instant>,
         submit: impl FnOnce(Arc<dyn Task>) -> Result<Ticket, Error>,
     ) -> Result<Ticket, Error> {
-        // SAFETY: only the lifetime changes. `scope` does not return before each lease has lost its
-        // task and all references that were taken from it, and `'scope` does not end before.
+        // SAFETY: only the lifetime changes. `scope` does not return before the task of each lease was taken back and
+        // nobody has a reference that was made of it, and `'scope` does not end before.
         let task = unsafe { std::mem::transmute::<Arc<dyn Task + 'scope>, Arc<dyn Task>>(task) };
-        let leased = Leased { task: Some(task), ticket: None, holders: 0, owner: None };
-        let lease = Arc::new(Lease { deadline, state: Mutex::new(leased) });
+        let lease =
+            Arc::new(Lease { deadline, task: Borrowed::new(task), ticket: AtomicU64::new(0) });
         // Who leases is in the body of the scope or in a task of it, which is in the list: so the scope does not
         // end before this returns, also by a panic, which no code of the user's is the cause of.
         let queued = catch(|| submit(Arc::clone(&lease) as Arc<dyn Task>));
-        lock(&lease.state).ticket =
-            queued.as_ref().ok().and_then(|queued| queued.as_ref().ok()).copied();
+        if let Ok(Ok(ticket)) = &queued {
+            // ORDERING: the end of the scope reads it, which finds the lease in the list that it is put in next.
+            lease.ticket.store(ticket.to_bits(), Ordering::Relaxed);
+        }
         self.add(lease);
         queued.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
@@ -133,7 +129,7 @@ impl<'scope> Leases<'scope, '_> {
             });
             let in_time = end.wait(deadline, &mut |waker| {
                 // Both are asked, for both are to wake this thread.
-                let over = first.poll(waker) | self.poll_new(waker);
+                let over = first.task.poll_over(waker) | self.poll_new(waker);
                 over || !ended && end.has_ended()
             });
             if !in_time || !ended && end.has_ended() {
@@ -147,49 +143,23 @@ impl<'scope> Leases<'scope, '_> {
 impl Lease {
     /// Lets `f` at the task, if it is still there; then it is over.
     fn finish_with(&self, f: impl FnOnce(Arc<dyn Task>)) {
-        let task = {
-            let mut leased = lock(&self.state);
-            let Some(task) = leased.task.clone() else { return };
-            leased.holders += 1;
-            task
-        };
-        // A panic must not keep `holders` up. `f` drops its reference before it returns.
-        if let Err(payload) = catch(|| f(task)) {
-            discard(payload);
-        }
-        // Its own reference goes while this thread still counts as a holder.
-        let task = lock(&self.state).task.take();
-        discard(task);
-        self.change(|leased| leased.holders -= 1);
-    }
-
-    /// Makes a change that the end of the scope may wait for.
-    fn change(&self, change: impl FnOnce(&mut Leased)) {
-        let owner = {
-            let mut leased = lock(&self.state);
-            change(&mut leased);
-            leased.owner.clone()
-        };
-        if let Some(owner) = owner {
-            owner.wake();
-        }
+        self.task.with(|task| {
+            if let Err(payload) = catch(|| f(task)) {
+                discard(payload);
+            }
+            // What it borrows may be dropped with it: while this thread still counts as one that uses it.
+            discard(self.task.take());
+        });
     }
 
     /// Its place in the queue, once.
     pub(crate) fn take_ticket(&self) -> Option<Ticket> {
-        lock(&self.state).ticket.take()
+        let ticket = Ticket::from_bits(self.ticket.swap(0, Ordering::Relaxed));
+        (ticket != Ticket::NONE).then_some(ticket)
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        let leased = lock(&self.state);
-        leased.task.is_none() && leased.holders == 0
-    }
-
-    /// Whether it is over; if not, `waker` is woken when it is.
-    fn poll(&self, waker: &Waker) -> bool {
-        let mut leased = lock(&self.state);
-        leased.owner = Some(waker.clone());
-        leased.task.is_none() && leased.holders == 0
+    fn is_over(&self) -> bool {
+        self.task.is_over()
     }
 }
 
