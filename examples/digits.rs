@@ -19,7 +19,7 @@ use parpool::Pool;
 const PIXELS: usize = 64;
 
 /// How often each side is timed: about a second in all on 2 cores. The best time counts, because noise only
-/// ever adds to it; with this many rounds, the best time is about the same in every run.
+/// ever adds to it. With few rounds, even the best time of each side varies from run to run.
 const ROUNDS: usize = 40;
 
 struct Digit {
