@@ -6,7 +6,8 @@
 //!
 //! Each of 1797 digits is compared with all others and gets the label of its nearest neighbour: the
 //! one at the smallest squared Euclidean distance, the first of several. The same function runs in
-//! a plain loop and on the pool; both must agree.
+//! a plain loop and on the pool, and both must agree. Each runs 40 times, in turns, which takes about a
+//! second on 2 cores; the best time of each is printed.
 
 use std::error::Error;
 use std::io::Read;
