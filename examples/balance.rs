@@ -4,9 +4,9 @@
 //! cargo run --release --example balance balance.svg
 //! ```
 //!
-//! The work: 600 items, of which the last tenth cost twenty times as much as the others. In
-//! chunks that are too large one worker ends up with all of these; in smaller ones they are shared out. With no chunk
-//! size set, the pool finds one.
+//! The work: 600 items, of which the last tenth take twenty times as long as the others. In chunks that are too
+//! large, one worker gets all of these; in smaller chunks, both get some. With no chunk size set, the pool chooses
+//! how many items to take by the time that they take.
 
 use std::error::Error;
 use std::hint::black_box;

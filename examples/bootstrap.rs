@@ -7,8 +7,8 @@
 //!
 //! In 1879 Albert Michelson measured the speed of light a hundred times. How exact is the mean? Draw a
 //! hundred of the measurements, with repetition, and take their mean; do that a hundred thousand times;
-//! 95 % of these means lie in the interval. It says how much the measurements scatter, not whether all
-//! are off in the same way, as these were.
+//! 95 % of these means lie in the interval. It shows how much the measurements scatter, but not whether all
+//! of them are wrong in the same way, as these were.
 
 use parpool::Pool;
 use rand::RngExt;
@@ -57,7 +57,7 @@ fn main() -> Result<(), parpool::Error> {
     let (low, high) = all[0];
     assert!(!(low..high).contains(&TRUTH));
     println!(
-        "the speed of light in air is {TRUTH:.0}: his apparatus was off, and no statistics can see that"
+        "the speed of light in air is {TRUTH:.0}: the apparatus of the time was off, and statistics cannot show that"
     );
     Ok(())
 }

@@ -12,8 +12,8 @@
 //! time. They are written in their order while later ones are being compressed, and a file of any
 //! size takes no more memory than a few blocks for each worker.
 //!
-//! A file is compressed a second time, in a plain loop on one thread; only to be timed, what comes out
-//! is checked against what the pool wrote. The throughput of both goes to standard error.
+//! A file is compressed a second time, in a plain loop on one thread, to compare the times; the output
+//! must be the same as that of the pool. The throughput of both goes to standard error.
 
 #[path = "pgzip/blocks.rs"]
 mod blocks;

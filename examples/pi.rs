@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The arguments are the number of points and the seed. Points are thrown into the unit square; the
-//! part that falls into the quarter circle is π/4. They are drawn in blocks, and each block has a
-//! generator of its own, made of the seed and the block's number: so it does not matter who draws it.
+//! part that falls into the quarter circle is π/4. They are drawn in blocks, and each block has
+//! its own generator, made from the seed and the number of the block: so it does not matter which worker draws it.
 
 use std::f64::consts::PI;
 use std::time::Instant;

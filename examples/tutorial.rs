@@ -4,8 +4,8 @@
 //! cargo run --release --example tutorial
 //! ```
 //!
-//! The tasks only sleep, so the ideal time of each listing is known: it stands beside the time
-//! taken. The whole takes some 18 seconds.
+//! The tasks only sleep, so the ideal time of each listing is known: it is printed next to the time
+//! taken. All of it takes about 18 seconds.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

@@ -14,45 +14,50 @@
 //!
 //! # Why
 //!
-//! Rayon makes loops over collections parallel. This crate adds what a pool is besides that:
-//! handles for work that goes on by itself, callbacks, timeouts, state for each worker, and an end
-//! that one can wait for. The words are those of Python's `Pool`, in snake case.
+//! Rayon makes loops over collections parallel. This crate adds the rest of a pool: handles for work
+//! in the background, callbacks, timeouts, state for each worker, and a shutdown that you can wait
+//! for. The names are those of Python's `Pool`, in snake case.
 //!
-//! Whatever happens, each accepted call has exactly one outcome: a value, or an [`Error`] that says
-//! why there is none. A task, a callback or an initializer that panics, a pool that is terminated,
-//! an input that ends early: none of these makes a `get`, `wait` or `join` hang.
+//! Each accepted call has exactly one outcome: a value, or an [`Error`] that says why there is none.
+//! If a task, a callback or an initializer panics, if the pool is terminated, or if an input ends
+//! early, no `get`, `wait` or `join` hangs.
 //!
-//! # The verbs
+//! The [book](https://docs.rs/crate/parpool/latest/source/docs/README.md), in the folder `docs` of the
+//! repository and of the published crate, has a tutorial, recipes, pages for people who come from
+//! Python, rayon or MATLAB, and measurements.
+//!
+//! # The methods
 //!
 //! | | returns | |
 //! |---|---|---|
 //! | [`map`](Pool::map) | `Result<Vec<R>, Error>` | `f` of each item, in order |
-//! | [`map_into`](Pool::map_into) | `Result<(), Error>` | the same into a `Vec` that is there |
+//! | [`map_into`](Pool::map_into) | `Result<(), Error>` | the same, into an existing `Vec` |
 //! | [`starmap`](Pool::starmap) | `Result<Vec<R>, Error>` | `f(a, b, …)` of each tuple, in order |
 //! | [`try_map`](Pool::try_map) | `Result<Vec<R>, TryError<E>>` | `f` may fail; the first error |
-//! | [`reduce`](Pool::reduce) | `Result<Option<R>, Error>` | `f` of each item, folded with `op` |
+//! | [`reduce`](Pool::reduce) | `Result<Option<R>, Error>` | `f` of each item, combined with `op` |
 //! | [`sum`](Pool::sum) | `Result<R, Error>` | `f` of each item, added up |
 //! | [`apply`](Pool::apply) | `Result<R, Error>` | one call |
-//! | [`map_async`](Pool::map_async) | `AsyncResult<Vec<R>>` | at once |
-//! | [`starmap_async`](Pool::starmap_async) | `AsyncResult<Vec<R>>` | at once |
-//! | [`apply_async`](Pool::apply_async) | `AsyncResult<R>` | at once |
-//! | [`imap`](Pool::imap) | [`Imap`], an iterator | one `Result` for each item, in order, as they come |
-//! | [`imap_unordered`](Pool::imap_unordered) | [`Imap`] | the same in any order |
-//! | [`scope`](Pool::scope) | what its body does | handles and streams that may borrow |
+//! | [`map_async`](Pool::map_async) | `AsyncResult<Vec<R>>` | as `map`, but returns at once |
+//! | [`starmap_async`](Pool::starmap_async) | `AsyncResult<Vec<R>>` | as `starmap`, but returns at once |
+//! | [`apply_async`](Pool::apply_async) | `AsyncResult<R>` | as `apply`, but returns at once |
+//! | [`imap`](Pool::imap) | [`Imap`], an iterator | one `Result` for each item, in order, each when it is ready |
+//! | [`imap_unordered`](Pool::imap_unordered) | [`Imap`] | the same, in any order |
+//! | [`scope`](Pool::scope) | the value of its body | handles and streams that may borrow |
 //! | [`install`](Pool::install) | `Result<R, Error>` | rayon code on the pool's workers |
-//! | [`as_completed`] | [`AsCompleted`], an iterator | the results of handles, as they come |
+//! | [`as_completed`] | [`AsCompleted`], an iterator | the results of handles, each when it is ready |
 //!
-//! The blocking verbs may borrow, closure and items both; the others own what they work on. Options
-//! of a call go in front of it: [`pool.chunksize(64)`](Pool::chunksize),
-//! [`pool.timeout(d)`](Pool::timeout). After [`pool.seed(n)`](Pool::seed) the closures get a [`Seed`] with
-//! each item, for random numbers that do not depend on the workers. [`pool.progress(&p)`](Pool::progress) says how far
-//! a call is, and [`pool.insights()`](Pool::insights) where the time of the last ones went. The free functions of the same names ([`map`](fn@map),
-//! [`apply`], …) run on a [`global`] pool.
+//! In the blocking methods, the closure and the items may borrow; in the others, they must own what
+//! they use. Options of a call go in front of it: [`pool.chunksize(64)`](Pool::chunksize),
+//! [`pool.timeout(d)`](Pool::timeout). After [`pool.seed(n)`](Pool::seed) the closures get a [`Seed`]
+//! with each item, for random numbers that do not depend on the workers.
+//! [`pool.progress(&p)`](Pool::progress) reports how far a call has got, and
+//! [`pool.insights()`](Pool::insights) where the time of the last calls went. The free functions of the
+//! same names ([`map`](fn@map), [`apply`], …) run on a [`global`] pool.
 //!
 //! # Inputs
 //!
-//! A map loops over any [`Iterable`]: a collection or a reference to one, an iterator that is
-//! `Send`, a parallel iterator of rayon's.
+//! A map loops over any [`Iterable`]: a collection or a reference to one (also `&mut`), an iterator that
+//! is `Send`, or an indexed parallel iterator of rayon 1.x.
 //!
 //! ```
 //! use rayon::prelude::*;
@@ -67,15 +72,15 @@
 //! # Ok::<(), parpool::Error>(())
 //! ```
 //!
-//! Iterators are not collected first, the workers pull blocks from them; only a pool that replaces
-//! its workers may have to know the length before it begins.
+//! Iterators are not collected first: the workers take blocks of items from them. Only a pool that
+//! replaces its workers may have to know the length before it begins.
 //!
 //! # Errors and panics
 //!
 //! A panic of the closure is [`Error::Panicked`], with its message, its payload, and the index of
-//! the item. The pool goes on. Of several items that fail, the one with the lowest index is
-//! reported, in every run; items above it that have not begun are skipped. A closure that returns a
-//! `Result` goes with [`try_map`](Pool::try_map).
+//! the item. The pool goes on. If several items fail, the one with the lowest index is reported, in
+//! every run; items above it that have not begun are skipped. For a closure that returns a `Result`,
+//! use [`try_map`](Pool::try_map).
 //!
 //! ```
 //! use parpool::{Error, Pool};
@@ -95,9 +100,9 @@
 //!
 //! # Handles
 //!
-//! An [`AsyncResult`] can be waited for, with and without a timeout, asked, cancelled, given
-//! callbacks, and awaited: it is a [`Future`]. A timeout of the handle leaves
-//! it as it was; a [timeout of the call](Pool::timeout) ends the call.
+//! You can wait for an [`AsyncResult`] with and without a timeout, ask whether it is ready, cancel it,
+//! give it callbacks, and await it: it is a [`Future`]. After a timeout of the handle you can wait
+//! again; a [timeout of the call](Pool::timeout) ends the call.
 //!
 //! ```
 //! use std::{sync::mpsc, time::Duration};
@@ -114,18 +119,19 @@
 //!
 //! # Past one machine
 //!
-//! The package `parpool-mpi` has a pool of the ranks of an MPI job, with the same verbs: `parpool_mpi::MpiPool`.
-//! The text `docs/cluster.md` leads there.
+//! The package `parpool-mpi` has a pool over the ranks of an MPI job, with the same methods:
+//! `parpool_mpi::MpiPool`. The chapter `docs/cluster.md` of the book is about it.
 //!
 //! # Lifecycle
 //!
-//! [`close`](Pool::close) takes no new work and finishes what was accepted.
-//! [`terminate`](Pool::terminate) skips what has not begun and wakes everybody who waits; a task
-//! that runs can ask [`is_cancelled`]. [`join`](Pool::join) waits until the threads are gone.
-//! Dropping a pool closes and joins it; while unwinding from a panic it terminates and joins.
+//! [`close`](Pool::close) accepts no new work and finishes the accepted work.
+//! [`terminate`](Pool::terminate) skips the work that has not begun and ends all waits; a running task
+//! can ask [`is_cancelled`]. [`join`](Pool::join) waits until the threads are gone. Dropping a pool
+//! closes and joins it; if a panic unwinds, it terminates and joins it.
 //!
-//! The workers are set up with [`Pool::builder`]: how many, what each runs first, after how many
-//! tasks it is replaced, what its thread is like. [`WorkerLocal`] keeps a value for each.
+//! [`Pool::builder`] sets the number of workers, an initializer that each runs first, the number of
+//! tasks after which a worker is replaced, and the properties of its thread. A [`WorkerLocal`] is one
+//! value for each worker.
 //!
 //! ```
 //! use parpool::{Pool, WorkerLocal};
@@ -143,14 +149,15 @@
 //!
 //! # Waiting on a worker
 //!
-//! A task may use its own pool. A map in a task takes part in its work; a wait for a handle runs the task
-//! that it waits for if nobody has begun it, and nothing else. So nested calls finish on a pool of one worker
-//! too, and no wait makes tasks wait for each other that would not by themselves.
+//! A task may use its own pool. A map in a task takes part in its own work. A wait for a handle runs
+//! the awaited task if it has not begun, and no other task. So nested calls finish even on a pool with
+//! one worker, and a wait never makes a task depend on another one that it does not wait for itself.
 //!
-//! Rayon code in a task (`par_iter`, `join`, `scope`) uses the pool's workers. Other tasks never run on top of
-//! it: it may be mixed with waits for handles, and a lock held around it may be taken by other tasks. By *rayon code* of
-//! other tasks it may not: rayon runs pieces of theirs on top of this one's wait. For the same reason
-//! [`is_cancelled`] is for the task's own code; in rayon code ask the handle of [`current_task`].
+//! Rayon code in a task (`par_iter`, `join`, `scope`) uses the pool's workers. Other tasks never run on
+//! top of it, so it may be mixed with waits for handles, and other tasks may take a lock that is held
+//! around it. But the *rayon code* of other tasks must not take that lock, because rayon may run a part
+//! of their work on the thread that holds it. For the same reason [`is_cancelled`] is only for the
+//! task's own code; in rayon code, ask the handle that [`current_task`] has returned before.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -170,34 +177,34 @@
 //!
 //! # Features
 //!
-//! All are off by default.
+//! All are off by default. If the compiler does not find one of these methods (error E0599), turn on
+//! its feature, with `cargo add parpool --features indicatif` for example. The types of the crates in
+//! the last column are part of the interface, so use the same version of them.
 //!
-//! * `futures`: `Imap::into_stream`, the results of a stream for async tasks.
-//! * `indicatif`: `Progress::bar`, a bar in the terminal.
-//! * `ndarray`: `Pool::map_rows` and its siblings, maps over arrays into arrays.
-//! * `pin`: [`Context`] gets `pin_to_cores`, which binds each worker to one core.
-//! * `rand`: `Seed::rng`, a random generator for each item.
-//! * `tracing`: the span that is current where a call is made is entered around its tasks, and each chunk
-//!   is in a span of its own, `chunk`, with its `index` and `size`.
+//! | missing | feature | types of |
+//! |---|---|---|
+//! | `Imap::into_stream`, `ImapStream`: a stream for async tasks | `futures` | `futures-core` 0.3 |
+//! | `Progress::bar`, `Progress::from(bar)`: a bar in the terminal | `indicatif` | `indicatif` 0.18 |
+//! | `map_rows`, `map_rows_into`, `map_lanes`, `map_array`: maps over arrays into arrays | `ndarray` | `ndarray` 0.17 |
+//! | `pin_to_cores` of a [`Context`]: each worker is bound to one core | `pin` | |
+//! | `Seed::rng`: a random generator for each item | `rand` | `rand_core` 0.10, so `rand` 0.10 |
+//! | the caller's span around its tasks, and a span `chunk` for each chunk, with `index` and `size` | `tracing` | |
 //!
 //! # When not to use it
 //!
-//! * All you need is a parallel iterator: use [rayon]. Filters, sorts and chains of adaptors are its trade.
-//! * The tasks wait for a network: a worker is a thread, and one that waits is one less. An async
-//!   runtime is made for that, and can await the results of a pool.
-//! * The tasks must be killed or isolated: a thread can be asked to stop, not forced to, and what
-//!   aborts the process takes everything along.
-//! * The tasks take much less than a microsecond and are submitted one by one: give them to a map,
-//!   which hands them out in blocks.
+//! * All you need is a parallel iterator: use [rayon]. It is made for filters, sorts and chains of
+//!   adaptors.
+//! * The tasks wait for a network: a worker is a thread, and a worker that waits does no other work. An
+//!   async runtime is made for that, and can await the results of a pool.
+//! * The tasks must be killed or isolated: a thread can be asked to stop but not forced to, and whatever
+//!   aborts the process ends all of them.
+//! * The tasks take much less than a microsecond and are submitted one by one: give them to a map, which
+//!   divides them into blocks.
 //!
-//! # Where to look in the source
+//! # The source
 //!
-//! `pool/pool.rs` is the signatures and the promises, `pool/options.rs` what the verbs do. `scheduler/shared.rs` has
-//! the lifecycle, `scheduler/runners.rs` who runs what is queued, `scheduler/threads.rs` all that touches rayon's threads,
-//! `map/engine.rs` the engine of the maps, `task/handle.rs` and `task/state.rs` the handles, `scheduler/park.rs` the one place
-//! that blocks, `scheduler/worker.rs` what a wait on a worker may run, `raw/` the only `unsafe`. The reasons are
-//! in `docs/design.md`, the tests of it all in `docs/reliability.md`; the other chapters of the book in
-//! `docs` are for users.
+//! `docs/design.md` has a map of the source and the reasons for it, and `docs/reliability.md` says how
+//! it is tested.
 
 // On docs.rs, each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,11 +1,11 @@
-//! The Mandelbrot set as a picture: rows of very different cost, written as they come.
+//! The Mandelbrot set as a picture: rows of very different cost, each written as soon as it is ready.
 //!
 //! ```text
 //! cargo run --release --example mandelbrot mandelbrot.png
 //! ```
 //!
-//! A row through the filaments takes many times the steps of one beside them. Nobody tells the pool. `imap` hands the
-//! rows out in order, at most a window ahead of the file, so the picture is never in memory as a whole.
+//! A row through the set takes many times the steps of a row next to it, and the pool does not know this in advance.
+//! `imap` returns the rows in order, at most a window ahead of the file, so the whole picture is never in memory.
 
 use std::error::Error;
 use std::fs::File;

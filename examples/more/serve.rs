@@ -1,12 +1,13 @@
-//! A server that answers from async tasks with work that takes a processor, and never blocks its runtime.
+//! A server whose async tasks need heavy computations, and which never blocks its runtime.
 //!
 //! ```text
 //! cargo run --release --features futures --example serve
 //! ```
 //!
-//! It talks to itself: a line with a number asks for the count of primes below it; `stream N` for those below
-//! 1000, 2000, … up to `N` thousands, one line each as they come. One client hangs up before it has its answer: its work
-//! is cancelled. Meanwhile a clock ticks on the only thread of the runtime, and says how late it ever was.
+//! The clients are in the same program: a line with a number asks for the count of primes below it; `stream N` for
+//! those below 1000, 2000, … up to `N` thousands, one line each, when it is ready. One client hangs up before it has its
+//! answer, and its work is cancelled. Meanwhile a clock ticks on the only thread of the runtime, and prints how late it
+//! was at most.
 
 use std::io;
 use std::sync::Arc;
