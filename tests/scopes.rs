@@ -85,6 +85,34 @@ fn processor_time() -> Option<Duration> {
 // ---- borrowing -----------------------------------------------------------------------------------
 
 #[test]
+fn callbacks_may_borrow_and_have_run_when_the_scope_is_over() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let (values, errors) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+            pool.scope(|s| {
+                for i in 0..4 {
+                    let work = move || if i == 2 { panic!("{ON_PURPOSE}") } else { i };
+                    let handle = s.apply_async(work, ());
+                    let handle = handle.callback(|value| values.lock().unwrap().push(*value));
+                    let note = |error: &Error| errors.lock().unwrap().push(error.to_string());
+                    let handle = handle.error_callback(note);
+                    // Whatever becomes of the handle.
+                    match i {
+                        0 => drop(handle),
+                        1 => std::mem::forget(handle),
+                        _ => handle.wait(),
+                    }
+                }
+            });
+            let mut values = values.into_inner().unwrap();
+            values.sort();
+            assert_eq!(values, [0, 1, 3], "{kind:?}");
+            assert_eq!(errors.into_inner().unwrap().len(), 1, "{kind:?}");
+        }
+    });
+}
+
+#[test]
 fn every_verb_borrows() {
     watched(60, || {
         for (kind, pool) in all_pools() {

@@ -45,6 +45,16 @@ use crate::task::{Kind, TaskHandle, refused, submit_by};
 /// });
 /// ```
 ///
+/// neither for a task nor for a callback:
+///
+/// ```compile_fail,E0597
+/// # let pool = parpool::Pool::new(2).unwrap();
+/// pool.scope(|s| {
+///     let short = vec![1, 2, 3];
+///     let _ = s.apply_async(|| 1, ()).callback(|_| drop(short.len()));
+/// });
+/// ```
+///
 /// nor do handles and streams leave the scope:
 ///
 /// ```compile_fail

@@ -17,6 +17,9 @@ use crate::sync::Instant;
 /// The result of [`apply_async`](crate::Pool::apply_async) and its siblings: a value that is there,
 /// or will be.
 ///
+/// `'s` is what the call may borrow from: `'static` for most, for which [`AsyncResult`] is the name, and the scope for
+/// those of a [`Scope`](crate::Scope), whose handles cannot leave it.
+///
 /// Every handle resolves: to a value, or to the [`Error`] that says why there is none. Dropping it
 /// does not stop the work, unless it was [asked to](TaskHandle::cancel_on_drop); its value is then dropped as
 /// soon as it is made.
@@ -314,6 +317,8 @@ impl<'s, T> TaskHandle<'s, T> {
     /// for the handle or asks it, or one that [cancels](TaskHandle::cancel).)
     /// It may use the pool. A panic in it is caught and costs nobody the value. Several callbacks run
     /// in the order they were given.
+    ///
+    /// In a scope it may borrow what the tasks of the scope may borrow.
     ///
     /// Python: the argument `callback=`.
     ///
