@@ -62,10 +62,10 @@ pub(crate) fn run_hook<R>(f: impl FnOnce() -> R) -> Option<R> {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Panic(Arc<Inner>);
+pub struct Panic(Arc<PanicInner>);
 
-struct Inner {
-    payload: raw::Payload,
+struct PanicInner {
+    payload: raw::SharedPayload,
     message: String,
     index: Option<usize>,
 }
@@ -75,7 +75,7 @@ impl Panic {
         let text = payload.downcast_ref::<&str>().copied();
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let message = text.unwrap_or("a panic without a message").to_owned();
-        Panic(Arc::new(Inner { payload: raw::Payload::new(payload), message, index }))
+        Panic(Arc::new(PanicInner { payload: raw::SharedPayload::new(payload), message, index }))
     }
 
     /// The message, where the panic had one (`panic!("…")` has); else a line that says so.

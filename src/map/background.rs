@@ -16,22 +16,24 @@ use rayon::iter::IndexedParallelIterator;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 
 use super::blocking::map;
-use super::chunk_size::Cut;
-use super::engine::{Caller, Engine, FEWER, MORE};
+use super::chunk_size::ChunkPolicy;
+use super::engine::{Engine, FEWER, MORE, Recruit};
 use super::source::Pulled;
 use crate::error::{Error, only_pool};
 use crate::input::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
-use crate::raw::Room;
+use crate::raw::SharedOutput;
 use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Tickets, Worker, worker};
 use crate::sync::{Mutex, lock};
-use crate::task::{Cell, Kind, Order, Submitted, TaskHandle, Terms, refused, submit_by};
+use crate::task::{
+    CallContext, CallKind, CallOptions, Submitted, TaskHandle, TaskState, refused, submit_by,
+};
 
 /// Submits `f` over `items`.
 ///
 /// `submit` queues it, and the shares of other workers later.
 pub(crate) fn map_async<'s, M, I, F, R>(
-    order: &Order<'_>,
+    options: &CallOptions<'_>,
     submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     f: F,
     items: I,
@@ -42,16 +44,16 @@ where
     F: Fn(I::Item) -> R + Send + Sync + 's,
     R: Send + 's,
 {
-    items.accept(Start { order, submit, f })
+    items.accept(MapAsyncVisitor { options, submit, f })
 }
 
-struct Start<'o, 'w, L, F> {
-    order: &'o Order<'w>,
+struct MapAsyncVisitor<'o, 'w, L, F> {
+    options: &'o CallOptions<'w>,
     submit: L,
     f: F,
 }
 
-impl<'s, L, F> Start<'_, '_, L, F> {
+impl<'s, L, F> MapAsyncVisitor<'_, '_, L, F> {
     /// One task that does all of it, with the others' help.
     fn whole<M, I, R>(self, items: I) -> TaskHandle<'s, Vec<R>>
     where
@@ -60,18 +62,18 @@ impl<'s, L, F> Start<'_, '_, L, F> {
         F: Fn(I::Item) -> R + Send + Sync + 's,
         R: Send + 's,
     {
-        let Start { order, submit, f } = self;
-        let Order { workers, chunksize, deadline, watch } = order.clone();
-        let shared = Arc::clone(workers);
+        let MapAsyncVisitor { options, submit, f } = self;
+        let CallOptions { shared, chunksize, deadline, watch } = options.clone();
+        let shared = Arc::clone(shared);
         let work = move || {
-            let order = Order { workers: &shared, chunksize, deadline, watch };
-            map(&order, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+            let options = CallOptions { shared: &shared, chunksize, deadline, watch };
+            map(&options, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
         };
-        submit_by(order, Kind::Driver, work, submit)
+        submit_by(options, CallKind::Driver, work, submit)
     }
 }
 
-impl<'s, L, F, T, R> Visitor<'s, T> for Start<'_, '_, L, F>
+impl<'s, L, F, T, R> Visitor<'s, T> for MapAsyncVisitor<'_, '_, L, F>
 where
     L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     F: Fn(T) -> R + Send + Sync + 's,
@@ -81,34 +83,34 @@ where
     type Output = TaskHandle<'s, Vec<R>>;
 
     fn indexed<I: IndexedParallelIterator<Item = T> + 's>(self, items: I) -> Self::Output {
-        let workers = self.order.workers;
-        if workers.is_serial || workers.max_tasks.is_none() {
+        let shared = self.options.shared;
+        if shared.is_serial || shared.max_tasks.is_none() {
             return self.whole(items);
         }
-        match workers.admit().and_then(|()| collect(items)) {
+        match shared.admit().and_then(|()| collect(items)) {
             Ok(items) => self.sequential(items.into_iter()),
-            Err(error) => refused(workers, error),
+            Err(error) => refused(shared, error),
         }
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
-        let workers = self.order.workers;
-        if workers.is_serial {
+        let shared = self.options.shared;
+        if shared.is_serial {
             return self.whole(items);
         }
-        if let Err(error) = workers.admit() {
-            return refused(workers, error);
+        if let Err(error) = shared.admit() {
+            return refused(shared, error);
         }
-        let Start { order, submit, f } = self;
-        let terms = Arc::new(Terms::new(order));
-        let work = Work { f: move |item| Ok::<R, Infallible>(f(item)), items };
-        let state = State { going: None, tickets: Tickets::default(), inside: 0 };
+        let MapAsyncVisitor { options, submit, f } = self;
+        let context = Arc::new(CallContext::new(options));
+        let work = MapWork { f: move |item| Ok::<R, Infallible>(f(item)), items };
+        let sharing = Sharing { going: None, tickets: Tickets::default(), inside: 0 };
         let map = Arc::new(MapAsync {
-            terms,
-            chunksize: order.chunksize,
-            cell: Cell::new(work),
+            context,
+            chunksize: options.chunksize,
+            state: TaskState::new(work),
             submit,
-            state: Mutex::new(state),
+            sharing: Mutex::new(sharing),
         });
         // Refused, it was skipped, and the cell has the error.
         let _ = map.queue();
@@ -150,15 +152,15 @@ where
     I: Iterator<Item: Send> + Send,
     R: Send,
 {
-    terms: Arc<Terms>,
+    context: Arc<CallContext>,
     chunksize: Option<usize>,
-    cell: Cell<'s, Work<G, I>, Vec<R>>,
+    state: TaskState<'s, MapWork<G, I>, Vec<R>>,
     submit: L,
-    state: Mutex<State<Going<'s, G, I, R>>>,
+    sharing: Mutex<Sharing<Going<'s, G, I, R>>>,
 }
 
 /// What nobody has begun.
-struct Work<G, I> {
+struct MapWork<G, I> {
     f: G,
     items: I,
 }
@@ -170,10 +172,10 @@ where
     R: Send,
 {
     engine: Engine<'s, Pulled<'s, I, R>, G, R, Infallible>,
-    room: Option<Room<R>>,
+    room: Option<SharedOutput<R>>,
 }
 
-struct State<N> {
+struct Sharing<N> {
     /// Gone when the last worker has left.
     going: Option<Arc<N>>,
     /// The places in the queue of those workers that were called and have not come, and perhaps of some that
@@ -193,14 +195,14 @@ where
     /// Calls a worker.
     fn queue(self: &Arc<Self>) -> Result<(), Error> {
         let ticket = (self.submit)(Arc::clone(self) as Arc<dyn Task + 's>)?;
-        let most = self.terms.workers.count;
-        lock(&self.state).tickets.push(ticket, most);
+        let most = self.context.shared.count;
+        lock(&self.sharing).tickets.push(ticket, most);
         Ok(())
     }
 
     /// The first worker comes.
-    fn begin(&self, work: Work<G, I>) -> Result<Arc<Going<'s, G, I, R>>, Error> {
-        let Work { f, items } = work;
+    fn begin(&self, work: MapWork<G, I>) -> Result<Arc<Going<'s, G, I, R>>, Error> {
+        let MapWork { f, items } = work;
         let len = match catch(|| items.size_hint()) {
             Ok((low, high)) => (Some(low) == high).then_some(low),
             Err(payload) => {
@@ -209,32 +211,33 @@ where
                 return Err(Error::Panicked(Panic::new(payload, Some(0))));
             }
         };
-        if let Some(watch) = &self.terms.watch {
+        if let Some(watch) = &self.context.watch {
             watch.begin(len);
         }
         let room = len.and_then(|len| {
             let mut buffer = Vec::new();
             // What an iterator says of its length is a hint: an absurd one must not cost the memory.
             buffer.try_reserve_exact(len).ok()?;
-            Some(Room::new(buffer, len))
+            Some(SharedOutput::new(buffer, len))
         });
         let (room, slots) = room.unzip();
-        let workers = &self.terms.workers;
-        let source = Pulled::new(items, slots, workers.count);
-        let cut = Cut::new(self.chunksize, workers.max_tasks.is_some(), len, workers.count);
-        let engine = Engine::new(f, Arc::clone(&self.terms), source, cut, None);
+        let shared = &self.context.shared;
+        let source = Pulled::new(items, slots, shared.count);
+        let policy =
+            ChunkPolicy::new(self.chunksize, shared.max_tasks.is_some(), len, shared.count);
+        let engine = Engine::new(f, Arc::clone(&self.context), source, policy, None);
         let going = Arc::new(Going { engine, room });
-        let mut state = lock(&self.state);
-        state.inside = 1;
-        state.going = Some(Arc::clone(&going));
+        let mut sharing = lock(&self.sharing);
+        sharing.inside = 1;
+        sharing.going = Some(Arc::clone(&going));
         Ok(going)
     }
 
     /// Another worker comes, if it is not over.
     fn enter(&self) -> Option<Arc<Going<'s, G, I, R>>> {
-        let mut state = lock(&self.state);
-        let going = state.going.clone()?;
-        state.inside += 1;
+        let mut sharing = lock(&self.sharing);
+        let going = sharing.going.clone()?;
+        sharing.inside += 1;
         Some(going)
     }
 
@@ -242,23 +245,23 @@ where
     fn share(self: &Arc<Self>, worker: &Worker, going: Arc<Going<'s, G, I, R>>) {
         loop {
             going.engine.join(worker, self);
-            let mut state = lock(&self.state);
-            let alone = state.inside == 1;
+            let mut sharing = lock(&self.sharing);
+            let alone = sharing.inside == 1;
             // The last does not go while there is work: those that found the iterator busy were called
             // back by the one that was in it, and that one by nobody.
             let work_left = alone && going.engine.has_work();
             if work_left && !worker.should_retire() {
                 continue;
             }
-            state.inside -= 1;
+            sharing.inside -= 1;
             drop(going);
             if !work_left {
-                let going = state.going.take_if(|_| alone).and_then(Arc::into_inner);
-                drop(state);
+                let going = sharing.going.take_if(|_| alone).and_then(Arc::into_inner);
+                drop(sharing);
                 going.into_iter().for_each(|going| self.finish(going, None));
                 return;
             }
-            drop(state);
+            drop(sharing);
             // It is to be replaced, and leaves the rest to another. If that is refused, it is skipped.
             let _ = self.queue();
             return;
@@ -268,22 +271,22 @@ where
     /// Puts the results together, after the last has gone.
     fn finish(&self, going: Going<'s, G, I, R>, refused: Option<Error>) {
         // Nobody need come any more; those who came late find nothing.
-        let tickets = std::mem::take(&mut lock(&self.state).tickets);
-        self.terms.workers.skip_queued(tickets);
+        let tickets = std::mem::take(&mut lock(&self.sharing).tickets);
+        self.context.shared.skip_queued(tickets);
         let (runs, rest) = going.engine.finish(refused);
         let mut results = going.room.map_or_else(Vec::new, |room| room.collect(runs));
         let outcome = rest.finish(&mut results).map(|()| results).map_err(only_pool);
-        if let Some(watch) = &self.terms.watch {
+        if let Some(watch) = &self.context.watch {
             watch.end(outcome.is_ok(), None);
         }
-        self.cell.resolve(outcome);
+        self.state.resolve(outcome);
     }
 
-    fn work(self: &Arc<Self>, worker: &Worker, work: Option<Work<G, I>>) {
+    fn work(self: &Arc<Self>, worker: &Worker, work: Option<MapWork<G, I>>) {
         let going = match work.map(|work| self.begin(work)) {
             Some(Ok(going)) => Some(going),
             Some(Err(error)) => {
-                self.cell.resolve(Err(error));
+                self.state.resolve(Err(error));
                 return;
             }
             None => self.enter(),
@@ -294,7 +297,7 @@ where
     }
 }
 
-impl<'s, L, G, I, R> Caller for Arc<MapAsync<'s, L, G, I, R>>
+impl<'s, L, G, I, R> Recruit for Arc<MapAsync<'s, L, G, I, R>>
 where
     L: Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
     G: Fn(I::Item) -> Result<R, Infallible> + Send + Sync + 's,
@@ -305,7 +308,7 @@ where
         // Refused only when the threads are gone, and the caller is on one of them.
         let _ = self.queue();
         // Who waits for the result may be a worker, and come too.
-        self.cell.wake();
+        self.state.wake();
     }
 
     fn call_back(&self, _: bool) {
@@ -321,30 +324,30 @@ where
     R: Send + 's,
 {
     fn run(self: Arc<Self>, worker: &Worker) {
-        if let Some(error) = self.terms.ended() {
-            self.cell.resolve_queued(Err(error));
+        if let Some(error) = self.context.stop_reason() {
+            self.state.resolve_queued(Err(error));
         }
-        let work = self.cell.begin();
-        let task = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
+        let work = self.state.begin();
+        let task = Arc::clone(&self.context) as Arc<dyn Cancellable>;
         // The callbacks too: they are no code of a task below this one.
         worker::in_task(task, || {
             if let Err(payload) = catch(|| self.work(worker, work)) {
                 // No fault of the user's ends here, but then somebody is to hear of it.
-                self.cell.resolve(Err(Error::Panicked(Panic::new(payload, None))));
+                self.state.resolve(Err(Error::Panicked(Panic::new(payload, None))));
             }
         });
     }
 
     fn skip(self: Arc<Self>, why: Error) {
         let going = {
-            let mut state = lock(&self.state);
-            let nobody = state.inside == 0;
-            state.going.take_if(|_| nobody).and_then(Arc::into_inner)
+            let mut sharing = lock(&self.sharing);
+            let nobody = sharing.inside == 0;
+            sharing.going.take_if(|_| nobody).and_then(Arc::into_inner)
         };
         match going {
             // The last has left the rest to the one that is skipped.
             Some(going) => self.finish(going, Some(why)),
-            None => _ = self.cell.resolve_queued(Err(why)),
+            None => _ = self.state.resolve_queued(Err(why)),
         }
     }
 }
@@ -356,25 +359,25 @@ where
     I: Iterator<Item: Send + 's> + Send + 's,
     R: Send + 's,
 {
-    type Work = Work<G, I>;
+    type Work = MapWork<G, I>;
 
-    fn terms(&self) -> &Terms {
-        &self.terms
+    fn context(&self) -> &CallContext {
+        &self.context
     }
 
-    fn cell(&self) -> &Cell<'s, Work<G, I>, Vec<R>> {
-        &self.cell
+    fn state(&self) -> &TaskState<'s, MapWork<G, I>, Vec<R>> {
+        &self.state
     }
 
     fn withdraw(&self) -> Option<TaskRef> {
         // One at a time, and under the lock: a worker that finds no ticket here sleeps, and nobody would wake it for one
         // that was only taken out for a moment.
-        let mut state = lock(&self.state);
-        self.terms.workers.runners.withdraw_one(&mut state.tickets)
+        let mut sharing = lock(&self.sharing);
+        self.context.shared.runners.withdraw_one(&mut sharing.tickets)
     }
 
     fn is_queued(&self) -> bool {
-        !lock(&self.state).tickets.is_empty()
+        !lock(&self.sharing).tickets.is_empty()
     }
 }
 

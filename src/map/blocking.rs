@@ -5,17 +5,21 @@ use std::sync::Arc;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator};
 
-use super::chunk_size::Cut;
-use super::engine::{Engine, Rest};
+use super::chunk_size::ChunkPolicy;
+use super::engine::{Engine, Overflow};
 use super::source::{Pulled, Ranges};
 use crate::error::{Error, TryError};
 use crate::input::{Iterable, Visitor, gather};
 use crate::panic::{Panic, catch, discard};
-use crate::raw::{self, Run, Slots};
-use crate::task::{Order, Terms};
+use crate::raw::{self, OutputRun, OutputSlots};
+use crate::task::{CallContext, CallOptions};
 
 /// Maps `f` over `items`, in order.
-pub(crate) fn map<M, I, F, R, E>(order: &Order<'_>, f: F, items: I) -> Result<Vec<R>, TryError<E>>
+pub(crate) fn map<M, I, F, R, E>(
+    options: &CallOptions<'_>,
+    f: F,
+    items: I,
+) -> Result<Vec<R>, TryError<E>>
 where
     I: Iterable<M>,
     F: Fn(I::Item) -> Result<R, E> + Sync,
@@ -23,13 +27,13 @@ where
     E: Send,
 {
     let mut out = Vec::new();
-    map_into(order, f, items, &mut out)?;
+    map_into(options, f, items, &mut out)?;
     Ok(out)
 }
 
 /// The same into the memory of `out`, which is empty after an error.
 pub(crate) fn map_into<M, I, F, R, E>(
-    order: &Order<'_>,
+    options: &CallOptions<'_>,
     f: F,
     items: I,
     out: &mut Vec<R>,
@@ -41,22 +45,22 @@ where
     E: Send,
 {
     out.clear();
-    order.workers.admit()?;
-    let terms = Terms::of_blocking(order);
-    let outcome = items.accept(Start { order, f, terms, out });
-    order.end(outcome.is_ok());
+    options.shared.admit()?;
+    let context = CallContext::of_blocking(options);
+    let outcome = items.accept(MapVisitor { options, f, context, out });
+    options.end(outcome.is_ok());
     outcome
 }
 
 /// Sets up the engine for either kind of input.
-struct Start<'o, 'w, F, R> {
-    order: &'o Order<'w>,
+struct MapVisitor<'o, 'w, F, R> {
+    options: &'o CallOptions<'w>,
     f: F,
-    terms: Arc<Terms>,
+    context: Arc<CallContext>,
     out: &'o mut Vec<R>,
 }
 
-impl<'s, T, R, E, F> Visitor<'s, T> for Start<'_, '_, F, R>
+impl<'s, T, R, E, F> Visitor<'s, T> for MapVisitor<'_, '_, F, R>
 where
     T: Send,
     R: Send,
@@ -70,9 +74,9 @@ where
             Ok(len) => len,
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0))).into()),
         };
-        self.order.begin(Some(len));
-        let cut = self.cut(Some(len));
-        let Start { f, terms, out, .. } = self;
+        self.options.begin(Some(len));
+        let policy = self.policy(Some(len));
+        let MapVisitor { f, context, out, .. } = self;
         let mut buffer = std::mem::take(out);
         // One with more items than there is memory for may end early all the same.
         let room = buffer.try_reserve_exact(len).is_ok();
@@ -80,7 +84,7 @@ where
         let filled = catch(|| {
             raw::fill(buffer, if room { len } else { 0 }, |slots| {
                 let slots = room.then_some(slots);
-                items.with_producer(WithProducer { f, terms, cut, len, slots })
+                items.with_producer(MapProducer { f, context, policy, len, slots })
             })
         });
         match filled {
@@ -93,68 +97,68 @@ where
     }
 
     fn sequential<I: Iterator<Item = T> + Send + 's>(self, items: I) -> Self::Output {
-        let counted = self.order.workers.max_tasks.is_some();
+        let counted = self.options.shared.max_tasks.is_some();
         let len = match catch(|| items.size_hint()) {
             Ok((low, high)) => (Some(low) == high).then_some(low),
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0))).into()),
         };
-        if counted && self.order.chunksize.is_none() && len.is_none() {
+        if counted && self.options.chunksize.is_none() && len.is_none() {
             // Python's chunk size needs the length.
             return self.indexed(gather(|| items)?.into_par_iter());
         }
-        self.order.begin(len);
-        let cut = self.cut(len);
-        let Start { order, f, terms, out } = self;
+        self.options.begin(len);
+        let policy = self.policy(len);
+        let MapVisitor { options, f, context, out } = self;
         let mut buffer = std::mem::take(out);
         // What an iterator says of its length is a hint: an absurd one must not cost the memory.
         let room = len.filter(|len| buffer.try_reserve_exact(*len).is_ok());
         let (results, rest) = raw::fill(buffer, room.unwrap_or(0), |slots| {
-            let source = Pulled::new(items, room.map(|_| slots), order.workers.count);
+            let source = Pulled::new(items, room.map(|_| slots), options.shared.count);
             // How many items there are is not known for sure, whatever the iterator says.
-            Engine::new(f, terms, source, cut, None).run()
+            Engine::new(f, context, source, policy, None).run()
         });
         *out = results;
         rest.finish(out)
     }
 }
 
-impl<F, R> Start<'_, '_, F, R> {
-    fn cut(&self, len: Option<usize>) -> Cut {
-        let workers = self.order.workers;
-        Cut::new(self.order.chunksize, workers.max_tasks.is_some(), len, workers.count)
+impl<F, R> MapVisitor<'_, '_, F, R> {
+    fn policy(&self, len: Option<usize>) -> ChunkPolicy {
+        let shared = self.options.shared;
+        ChunkPolicy::new(self.options.chunksize, shared.max_tasks.is_some(), len, shared.count)
     }
 }
 
 /// Rayon lends the producer of an indexed parallel iterator to a callback only.
-struct WithProducer<'r, F, R> {
+struct MapProducer<'r, F, R> {
     f: F,
-    terms: Arc<Terms>,
-    cut: Cut,
+    context: Arc<CallContext>,
+    policy: ChunkPolicy,
     len: usize,
     /// `None` where there is no memory for all results.
-    slots: Option<Slots<'r, R>>,
+    slots: Option<OutputSlots<'r, R>>,
 }
 
-impl<'r, T, R, E, F> ProducerCallback<T> for WithProducer<'r, F, R>
+impl<'r, T, R, E, F> ProducerCallback<T> for MapProducer<'r, F, R>
 where
     T: Send,
     R: Send,
     E: Send,
     F: Fn(T) -> Result<R, E> + Sync,
 {
-    type Output = (Vec<Run<'r, R>>, Rest<R, E>);
+    type Output = (Vec<OutputRun<'r, R>>, Overflow<R, E>);
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        let WithProducer { f, terms, cut, len, slots } = self;
-        let workers = &terms.workers;
+        let MapProducer { f, context, policy, len, slots } = self;
+        let shared = &context.shared;
         // In front of the caller, if that is a worker and takes part.
-        let seat = workers.this_worker().map_or(0, |worker| worker.index);
-        let source = Ranges::new(producer, len, slots, workers.count, seat);
-        Engine::new(f, terms, source, cut, Some(len)).run()
+        let slot = shared.this_worker().map_or(0, |worker| worker.index);
+        let source = Ranges::new(producer, len, slots, shared.count, slot);
+        Engine::new(f, context, source, policy, Some(len)).run()
     }
 }
 
-impl<R, E> Rest<R, E> {
+impl<R, E> Overflow<R, E> {
     /// Puts the results together; `results` are those of the first items, and none on an error.
     pub(crate) fn finish(mut self, results: &mut Vec<R>) -> Result<(), TryError<E>> {
         if let Err(error) = self.outcome {

@@ -13,7 +13,7 @@ const LOOKS: usize = 16;
 
 /// How an input is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cut {
+pub(crate) struct ChunkPolicy {
     /// Claims are multiples of this many items, counted from the input's first.
     pub(crate) unit: usize,
     /// A claim is one unit, for a unit is a *task* that a worker's life is counted in.
@@ -22,7 +22,7 @@ pub(crate) struct Cut {
     pub(crate) divisible: bool,
 }
 
-impl Cut {
+impl ChunkPolicy {
     /// The cut of an input of `len` items, if that is known.
     ///
     /// `counted` says that workers are replaced after a number of chunks; then the size must not
@@ -38,19 +38,19 @@ impl Cut {
             (None, true, Some(len)) => python(len, workers),
             (None, _, _) => 1,
         };
-        Cut { unit, single: counted, divisible: set.is_none() && !counted }
+        ChunkPolicy { unit, single: counted, divisible: set.is_none() && !counted }
     }
 
-    /// How many of the `left` items at the front of a range to claim, when `fit` items fit a slice.
+    /// How many of the `left` items at the front of a range to claim, when `slice_items` items fit a slice.
     ///
     /// One of `shares` equal parts of what is left at the most, down to single items, so that there is
     /// something for others until the end, and the last items do not fall to one worker.
     #[inline]
-    pub(crate) fn claim(self, left: usize, fit: usize, shares: usize) -> usize {
+    pub(crate) fn claim(self, left: usize, slice_items: usize, shares: usize) -> usize {
         if self.single {
             return self.unit.min(left);
         }
-        let want = fit.min(left / shares);
+        let want = slice_items.min(left / shares);
         (want / self.unit).max(1).saturating_mul(self.unit).min(left)
     }
 
@@ -68,22 +68,22 @@ fn python(len: usize, workers: usize) -> usize {
 
 /// How many items to do between two looks at the flags.
 #[inline]
-pub(crate) fn look(fit: usize) -> usize {
-    (fit / LOOKS).max(1)
+pub(crate) fn look(slice_items: usize) -> usize {
+    (slice_items / LOOKS).max(1)
 }
 
 /// How many items fit a [`SLICE`], learnt from how long the last ones took.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace(usize);
+pub(crate) struct BatchSizer(usize);
 
-impl Pace {
+impl BatchSizer {
     /// Nothing is known yet: one item, for it may take a second.
     pub(crate) fn new() -> Self {
-        Pace(1)
+        BatchSizer(1)
     }
 
     #[inline]
-    pub(crate) fn fit(self) -> usize {
+    pub(crate) fn slice_items(self) -> usize {
         self.0
     }
 
@@ -99,13 +99,13 @@ impl Pace {
     #[inline]
     pub(crate) fn learn(&mut self, done: usize, time: Duration) {
         let nanos = (time.as_nanos() as u64).max(1);
-        let fit = (SLICE.as_nanos() as u64).saturating_mul(done as u64) / nanos;
-        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        self.0 = fit.clamp(1, self.0.saturating_mul(4));
+        let slice_items = (SLICE.as_nanos() as u64).saturating_mul(done as u64) / nanos;
+        let slice_items = usize::try_from(slice_items).unwrap_or(usize::MAX);
+        self.0 = slice_items.clamp(1, self.0.saturating_mul(4));
     }
 }
 
-/// The work in one chunk of a stream: so little that nobody notices the wait for the items before his,
+/// The work in one chunk of a stream: so little that nobody notices the wait for the items before it,
 /// so much that the price of a task is lost in it.
 const CHUNK: Duration = Duration::from_micros(200);
 
@@ -118,84 +118,84 @@ const SHARE: Duration = Duration::from_micros(4);
 const AHEAD: Duration = Duration::from_millis(2);
 
 /// How long a consumer may wait for a result that is there, for the sake of waking it less often.
-pub(crate) const PROMPT: Duration = Duration::from_micros(500);
+pub(crate) const MAX_DELAY: Duration = Duration::from_micros(500);
 
 /// How long the chunk of a stream may take before the rest of it is shared out again.
-pub(crate) const LATE: Duration = Duration::from_micros(800);
+pub(crate) const SPLIT_AFTER: Duration = Duration::from_micros(800);
 
 /// How many chunks of a stream there are for each worker when items are cheap, and how many items when
-/// they are dear.
-const EACH: usize = 4;
+/// they are expensive.
+const PER_WORKER: usize = 4;
 
 /// How many items a stream keeps for each worker at the most, when it may choose.
-const MOST: usize = 2048;
+const MAX_PER_WORKER: usize = 2048;
 
 /// How far a stream runs ahead of its consumer, and in what portions.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
+pub(crate) struct Window {
     workers: usize,
-    set_window: Option<usize>,
+    set_size: Option<usize>,
     set_chunk: Option<usize>,
     /// How many items may be pulled and not handed out.
-    window: usize,
+    size: usize,
     chunk: usize,
 }
 
-impl Flow {
+impl Window {
     /// Nothing is known of the items: a few for each worker, each on its own.
-    pub(crate) fn new(workers: usize, window: Option<usize>, chunk: Option<usize>) -> Self {
-        let mut flow = Flow {
+    pub(crate) fn new(workers: usize, size: Option<usize>, chunk: Option<usize>) -> Self {
+        let mut window = Window {
             workers,
-            set_window: window,
+            set_size: size,
             set_chunk: chunk,
-            window: window.unwrap_or(EACH * workers),
+            size: size.unwrap_or(PER_WORKER * workers),
             chunk: 1,
         };
-        flow.settle(1);
-        flow
+        window.settle(1);
+        window
     }
 
     /// An item takes `nanos`, as far as the last ones tell. Grows by steps and shrinks at once.
     pub(crate) fn learn(&mut self, nanos: u64) {
-        let fit = |time: Duration| (time.as_nanos() as u64 / nanos.max(1)) as usize;
-        if self.set_window.is_none() {
-            let few = EACH * self.workers;
-            let wanted = fit(AHEAD).saturating_mul(self.workers);
-            let step = self.window.saturating_mul(2);
-            self.window = wanted.min(step).clamp(few, MOST * self.workers);
+        let items_in = |time: Duration| (time.as_nanos() as u64 / nanos.max(1)) as usize;
+        if self.set_size.is_none() {
+            let few = PER_WORKER * self.workers;
+            let wanted = items_in(AHEAD).saturating_mul(self.workers);
+            let step = self.size.saturating_mul(2);
+            self.size = wanted.min(step).clamp(few, MAX_PER_WORKER * self.workers);
         }
         let chunk = CHUNK.max(SHARE.saturating_mul(self.workers as u32));
-        self.settle(fit(chunk).min(self.chunk.saturating_mul(2)));
+        self.settle(items_in(chunk).min(self.chunk.saturating_mul(2)));
     }
 
     /// Fits the chunk and the window to one another.
     fn settle(&mut self, chunk: usize) {
         self.chunk = match self.set_chunk {
             Some(set) => {
-                if self.set_window.is_none() {
-                    self.window = self.window.max(set.saturating_mul(2 * self.workers));
+                if self.set_size.is_none() {
+                    self.size = self.size.max(set.saturating_mul(2 * self.workers));
                 }
-                set.min(self.window)
+                set.min(self.size)
             }
-            None => chunk.clamp(1, (self.window / (EACH * self.workers)).max(1)),
+            None => chunk.clamp(1, (self.size / (PER_WORKER * self.workers)).max(1)),
         };
     }
 
     #[cfg(test)]
-    fn window(&self) -> usize {
-        self.window
+    fn size(&self) -> usize {
+        self.size
     }
 
     /// Whether another chunk fits the window while so many items are `in_flight`, which may be more than
     /// a window holds that has shrunk.
     #[inline]
     pub(crate) fn fits(&self, in_flight: usize) -> bool {
-        self.window.checked_sub(in_flight).is_some_and(|room| room >= self.chunk)
+        self.size.checked_sub(in_flight).is_some_and(|room| room >= self.chunk)
     }
 
     /// While fewer items than this are in flight, another chunk fits.
     pub(crate) fn fits_below(&self) -> usize {
-        self.window.checked_sub(self.chunk).map_or(0, |most| most.saturating_add(1))
+        self.size.checked_sub(self.chunk).map_or(0, |most| most.saturating_add(1))
     }
 
     pub(crate) fn chunk(&self) -> usize {
@@ -212,13 +212,13 @@ impl Flow {
         if nanos == 0 {
             return 1;
         }
-        let wanted = (PROMPT.as_nanos() as u64 / nanos) as usize;
+        let wanted = (MAX_DELAY.as_nanos() as u64 / nanos) as usize;
         wanted.saturating_mul(self.workers).clamp(1, (in_flight / 2).max(1))
     }
 }
 
 /// The time of each of `count` items that took `time`; all of it if there was none.
-pub(crate) fn each(time: Duration, count: usize) -> Duration {
+pub(crate) fn time_per_item(time: Duration, count: usize) -> Duration {
     // No `Duration / u32`: there may be more items than a `u32` counts.
     let nanos = time.as_nanos() / count.max(1) as u128;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -236,57 +236,57 @@ mod tests {
 
     #[test]
     fn a_pace_grows_fourfold_and_shrinks_at_once() {
-        let mut pace = Pace::new();
+        let mut sizer = BatchSizer::new();
         let mut seen = Vec::new();
         for _ in 0..5 {
-            pace.learn(pace.fit(), Duration::from_nanos(pace.fit() as u64));
-            seen.push(pace.fit());
+            sizer.learn(sizer.slice_items(), Duration::from_nanos(sizer.slice_items() as u64));
+            seen.push(sizer.slice_items());
         }
         assert_eq!(seen, [4, 16, 64, 256, 1024]);
-        pace.learn(1024, Duration::from_millis(100));
-        assert_eq!(pace.fit(), 1);
-        pace.learn(1, Duration::ZERO);
-        assert_eq!(pace.fit(), 4);
+        sizer.learn(1024, Duration::from_millis(100));
+        assert_eq!(sizer.slice_items(), 1);
+        sizer.learn(1, Duration::ZERO);
+        assert_eq!(sizer.slice_items(), 4);
     }
 
     #[test]
     fn a_stream_starts_small_grows_when_items_are_cheap_and_shrinks_at_once() {
-        let mut flow = Flow::new(2, None, None);
-        assert_eq!((flow.window(), flow.chunk()), (8, 1));
+        let mut window = Window::new(2, None, None);
+        assert_eq!((window.size(), window.chunk()), (8, 1));
         for _ in 0..20 {
-            flow.learn(1);
+            window.learn(1);
         }
-        assert_eq!((flow.window(), flow.chunk()), (4096, 512));
-        flow.learn(5_000_000);
-        assert_eq!((flow.window(), flow.chunk()), (8, 1));
+        assert_eq!((window.size(), window.chunk()), (4096, 512));
+        window.learn(5_000_000);
+        assert_eq!((window.size(), window.chunk()), (8, 1));
     }
 
     #[test]
     fn a_set_window_and_a_set_chunk_stay() {
-        let mut flow = Flow::new(2, Some(10), None);
-        let mut exact = Flow::new(2, None, Some(100));
+        let mut window = Window::new(2, Some(10), None);
+        let mut exact = Window::new(2, None, Some(100));
         for nanos in [1, 1000, 1, 1_000_000_000] {
-            flow.learn(nanos);
+            window.learn(nanos);
             exact.learn(nanos);
-            assert_eq!((flow.window(), flow.chunk()), (10, 1));
+            assert_eq!((window.size(), window.chunk()), (10, 1));
             assert_eq!(exact.chunk(), 100);
-            assert!(exact.window() >= 400);
+            assert!(exact.size() >= 400);
         }
-        assert_eq!(Flow::new(2, Some(10), Some(100)).chunk(), 10);
-        assert_eq!(Flow::new(2, Some(10), Some(usize::MAX)).chunk(), 10);
+        assert_eq!(Window::new(2, Some(10), Some(100)).chunk(), 10);
+        assert_eq!(Window::new(2, Some(10), Some(usize::MAX)).chunk(), 10);
     }
 
     #[test]
     fn a_size_without_end_fits_a_window_without_end() {
         const ALL: usize = usize::MAX;
         for (window, chunk) in [(Some(ALL), Some(ALL)), (None, Some(ALL)), (Some(ALL), None)] {
-            let mut flow = Flow::new(3, window, chunk);
+            let mut window = Window::new(3, window, chunk);
             for nanos in [1, 1, 1_000_000_000] {
-                flow.learn(nanos);
-                assert_eq!(flow.window(), ALL);
-                assert!(flow.fits(0));
-                assert_eq!(flow.fits(1), chunk.is_none());
-                assert!(!flow.fits(ALL));
+                window.learn(nanos);
+                assert_eq!(window.size(), ALL);
+                assert!(window.fits(0));
+                assert_eq!(window.fits(1), chunk.is_none());
+                assert!(!window.fits(ALL));
             }
         }
     }
@@ -295,27 +295,27 @@ mod tests {
     fn more_items_than_a_u32_counts_have_a_time_each() {
         let second = Duration::from_secs(1);
         for (count, nanos) in [(0, 1_000_000_000), (1, 1_000_000_000), (1000, 1_000_000)] {
-            assert_eq!(each(second, count), Duration::from_nanos(nanos));
+            assert_eq!(time_per_item(second, count), Duration::from_nanos(nanos));
         }
-        assert_eq!(each(100 * second, 1 << 32), Duration::from_nanos(23));
-        assert_eq!(each(second, usize::MAX), Duration::ZERO);
-        assert_eq!(each(Duration::MAX, 1), Duration::from_nanos(u64::MAX));
+        assert_eq!(time_per_item(100 * second, 1 << 32), Duration::from_nanos(23));
+        assert_eq!(time_per_item(second, usize::MAX), Duration::ZERO);
+        assert_eq!(time_per_item(Duration::MAX, 1), Duration::from_nanos(u64::MAX));
     }
 
     #[test]
     fn a_chunk_always_fits_the_window() {
         Draws::each_case(|draws| {
-            let (workers, window) = (draws.within(1..300), draws.maybe(1..5000));
-            let mut flow = Flow::new(workers, window, draws.maybe(1..5000));
+            let (workers, size) = (draws.within(1..300), draws.maybe(1..5000));
+            let mut window = Window::new(workers, size, draws.maybe(1..5000));
             for nanos in draws.list(0..10_000_000, 0..20) {
                 let nanos = nanos as u64;
-                flow.learn(nanos);
-                assert!(1 <= flow.chunk() && flow.chunk() <= flow.window());
-                let room = flow.window() - flow.chunk();
-                assert!(flow.fits(0) && flow.fits(room) && !flow.fits(room + 1));
-                assert!(window.is_none_or(|set| flow.window() == set));
-                let ask = flow.ask(nanos, flow.window());
-                assert!(1 <= ask && ask <= flow.window());
+                window.learn(nanos);
+                assert!(1 <= window.chunk() && window.chunk() <= window.size());
+                let room = window.size() - window.chunk();
+                assert!(window.fits(0) && window.fits(room) && !window.fits(room + 1));
+                assert!(size.is_none_or(|set| window.size() == set));
+                let ask = window.ask(nanos, window.size());
+                assert!(1 <= ask && ask <= window.size());
             }
         });
     }
@@ -324,11 +324,11 @@ mod tests {
     fn a_claim_is_whole_units_and_never_nothing() {
         Draws::each_case(|draws| {
             let (unit, left) = (draws.within(1..50), draws.within(1..5000));
-            let cut = Cut { unit, single: draws.within(0..2) == 1, divisible: false };
-            let claim = cut.claim(left, draws.within(1..10_000), 4);
+            let policy = ChunkPolicy { unit, single: draws.within(0..2) == 1, divisible: false };
+            let claim = policy.claim(left, draws.within(1..10_000), 4);
             assert!(claim >= 1 && claim <= left);
             assert!(claim % unit == 0 || claim == left);
-            assert!(!cut.single || claim <= unit);
+            assert!(!policy.single || claim <= unit);
         });
     }
 
@@ -336,8 +336,8 @@ mod tests {
     fn a_thief_leaves_whole_units() {
         Draws::each_case(|draws| {
             let (unit, left) = (draws.within(1..50), draws.within(1..5000));
-            let cut = Cut { unit, single: false, divisible: false };
-            assert!(cut.half(left) % unit == 0 && cut.half(left) <= left / 2);
+            let policy = ChunkPolicy { unit, single: false, divisible: false };
+            assert!(policy.half(left) % unit == 0 && policy.half(left) <= left / 2);
         });
     }
 }

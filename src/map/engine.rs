@@ -13,25 +13,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::chunk_size::{Cut, Pace, SLICE, look};
-use super::idle::{Idle, IdleSet};
-use super::items::{Begun, Held, Items};
-use super::leftovers::{Left, Spares};
-use super::source::{Ask, Block, Claim, Out, Source};
+use super::chunk_size::{BatchSizer, ChunkPolicy, SLICE, look};
+use super::idle::{Idle, IdleWorkers};
+use super::items::{Begun, Items, IterGuard};
+use super::leftovers::{Leftover, Leftovers};
+use super::source::{Block, Claim, ClaimRequest, Out, Source};
 use crate::error::{Error, TryError};
 use crate::observe::Observer;
 use crate::panic::{Panic, Payload, catch, discard};
-use crate::raw::{self, Job, Loan, Run};
-use crate::scheduler::{Cancellable, Task, Worker, Workers, park, worker};
+use crate::raw::{self, BorrowedJob, Job, OutputRun};
+use crate::scheduler::{Cancellable, Shared, Task, Worker, park, worker};
 use crate::sync::{Instant, Mutex, lock};
-use crate::task::Terms;
+use crate::task::CallContext;
 
 /// How long the caller waits before it calls every worker: longer than a short map takes, and short
 /// beside the first item if that is what it waits for.
-const PATIENCE: Duration = Duration::from_micros(50);
+const RECRUIT_ALL_AFTER: Duration = Duration::from_micros(50);
 
 /// How long a worker works alone before it calls another: about what it takes to wake one.
-const WORTH: Duration = Duration::from_micros(10);
+const RECRUIT_NEXT_AFTER: Duration = Duration::from_micros(10);
 
 /// The message where a parallel iterator breaks its word: it must give as many items as its `len` says, and
 /// a part of it as many as were asked for.
@@ -39,7 +39,7 @@ pub(crate) const FEWER: &str = "the input gave fewer items than it said it has";
 pub(crate) const MORE: &str = "the input gave more items than it said it has";
 
 /// Who has workers come to a map.
-pub(crate) trait Caller {
+pub(crate) trait Recruit {
     /// Has one more worker come.
     fn call(&self);
     /// Has one of those come back who left because there was nothing to claim: the `owner` of the
@@ -48,7 +48,7 @@ pub(crate) trait Caller {
 }
 
 /// What a map has besides the results in place.
-pub(crate) struct Rest<R, E> {
+pub(crate) struct Overflow<R, E> {
     /// Results that had no place, by the index of their first.
     pub(crate) grown: Vec<(usize, Vec<R>)>,
     pub(crate) outcome: Result<(), TryError<E>>,
@@ -64,8 +64,8 @@ enum Failure<E> {
 pub(crate) struct Engine<'r, S: Source<'r, R>, F, R, E> {
     f: F,
     source: S,
-    cut: Cut,
-    terms: Arc<Terms>,
+    policy: ChunkPolicy,
+    context: Arc<CallContext>,
     /// How many workers can be of use.
     helpers: usize,
     /// How many were called, the first among them.
@@ -73,19 +73,19 @@ pub(crate) struct Engine<'r, S: Source<'r, R>, F, R, E> {
     /// How many have come.
     came: AtomicUsize,
     /// The workers that left because there was nothing to claim, and were not called back.
-    idle: IdleSet,
+    idle: IdleWorkers,
     /// To iterate over the input, before `f` is called, was seen to be expensive.
     costly_input: AtomicBool,
     /// Items from this index on are skipped.
     stop: AtomicUsize,
     timed_out: AtomicBool,
-    spares: Spares<'r, S::Items, R>,
-    tally: Mutex<Tally<'r, R, E>>,
+    leftovers: Leftovers<'r, S::Items, R>,
+    totals: Mutex<Totals<'r, R, E>>,
 }
 
 /// What the workers have done.
-struct Tally<'r, R, E> {
-    runs: Vec<Run<'r, R>>,
+struct Totals<'r, R, E> {
+    runs: Vec<OutputRun<'r, R>>,
     grown: Vec<(usize, Vec<R>)>,
     /// The failure with the lowest index.
     failure: Option<(usize, Failure<E>)>,
@@ -103,10 +103,10 @@ enum Stay {
 }
 
 /// One worker's part in a map.
-struct Shift<'e, 'r, R> {
+struct WorkerRun<'e, 'r, R> {
     observer: Option<Observer<'e>>,
-    seat: usize,
-    pace: Pace,
+    slot: usize,
+    sizer: BatchSizer,
     /// Calls another worker as soon as it has claimed something. Not before: an input that blocks
     /// shall not gather workers.
     eager: bool,
@@ -114,11 +114,11 @@ struct Shift<'e, 'r, R> {
     in_spares: bool,
     joined: Instant,
     now: Instant,
-    runs: Vec<Run<'r, R>>,
+    runs: Vec<OutputRun<'r, R>>,
     grown: Vec<(usize, Vec<R>)>,
 }
 
-impl<R> Shift<'_, '_, R> {
+impl<R> WorkerRun<'_, '_, R> {
     /// All items of the block below `next` are finished.
     fn reach(&mut self, next: usize) {
         if let Some(observer) = &mut self.observer {
@@ -134,33 +134,39 @@ where
     R: Send,
     E: Send,
 {
-    pub(crate) fn new(f: F, terms: Arc<Terms>, source: S, cut: Cut, len: Option<usize>) -> Self {
-        let tasks = len.map_or(usize::MAX, |len| len.div_ceil(cut.unit));
+    pub(crate) fn new(
+        f: F,
+        context: Arc<CallContext>,
+        source: S,
+        policy: ChunkPolicy,
+        len: Option<usize>,
+    ) -> Self {
+        let tasks = len.map_or(usize::MAX, |len| len.div_ceil(policy.unit));
         Engine {
-            helpers: tasks.min(terms.workers.count),
+            helpers: tasks.min(context.shared.count),
             f,
             source,
-            cut,
-            terms,
+            policy,
+            context,
             called: AtomicUsize::new(1),
             came: AtomicUsize::new(0),
-            idle: IdleSet::new(),
+            idle: IdleWorkers::new(),
             costly_input: AtomicBool::new(false),
             stop: AtomicUsize::new(usize::MAX),
             timed_out: AtomicBool::new(false),
-            spares: Spares::new(),
-            tally: Mutex::new(Tally { runs: Vec::new(), grown: Vec::new(), failure: None }),
+            leftovers: Leftovers::new(),
+            totals: Mutex::new(Totals { runs: Vec::new(), grown: Vec::new(), failure: None }),
         }
     }
 
     /// Has the workers do it and waits for them. A caller that is a worker is one of them.
-    pub(crate) fn run(self) -> (Vec<Run<'r, R>>, Rest<R, E>) {
-        let workers = &self.terms.workers;
+    pub(crate) fn run(self) -> (Vec<OutputRun<'r, R>>, Overflow<R, E>) {
+        let shared = &self.context.shared;
         let mut refused = None;
-        if workers.is_serial {
+        if shared.is_serial {
             // Its worker is replaced between two chunks, but not under a task that has called this, nor under one
             // of another thread: then it goes on for a chunk at a time.
-            match workers.enter_serially() {
+            match shared.enter_serially() {
                 Ok(entry) => {
                     let mut stay =
                         if entry.is_nested() { Stay::ToTheEnd } else { Stay::UntilSpent };
@@ -175,19 +181,19 @@ where
                 }
                 Err(error) => refused = Some(error),
             }
-        } else if let Some(worker) = workers.this_worker() {
-            if let Some(_open) = workers.keep_open(worker) {
+        } else if let Some(worker) = shared.this_worker() {
+            if let Some(_open) = shared.keep_open(worker) {
                 let loan = raw::lend(&self, |loan| {
                     self.take_part(worker, loan);
                     Arc::clone(loan)
                 });
-                Lending { loan: &loan, workers }.withdraw();
+                Lending { loan: &loan, shared }.withdraw();
             } else {
-                refused = Some(workers.refusal());
+                refused = Some(shared.refusal());
             }
         } else if self.helpers > 0 {
             let (outcome, loan) = raw::lend(&self, |loan| (self.watch(loan), Arc::clone(loan)));
-            Lending { loan: &loan, workers }.withdraw();
+            Lending { loan: &loan, shared }.withdraw();
             refused = outcome.err();
         }
         // A worker may have done it all before the pool was ended and the call refused.
@@ -196,9 +202,9 @@ where
     }
 
     /// Works, as a worker whose task this map is a part of, until all is done.
-    fn take_part(&self, worker: &Worker, loan: &Arc<Loan>) {
+    fn take_part(&self, worker: &Worker, loan: &Arc<BorrowedJob>) {
         self.came.fetch_add(1, Ordering::Relaxed);
-        let caller = Lending { loan, workers: &self.terms.workers };
+        let caller = Lending { loan, shared: &self.context.shared };
         loop {
             self.idle.return_owner();
             self.share(worker, Some(&caller), true, Stay::ToTheEnd);
@@ -215,30 +221,30 @@ where
     }
 
     /// Waits, as somebody outside the pool, until all is done or the time is up.
-    fn watch(&self, loan: &Arc<Loan>) -> Result<(), Error> {
-        let workers = &self.terms.workers;
-        let caller = Lending { loan, workers };
+    fn watch(&self, loan: &Arc<BorrowedJob>) -> Result<(), Error> {
+        let shared = &self.context.shared;
+        let caller = Lending { loan, shared };
         caller.submit()?;
         // Woken by the last worker to leave, and by `terminate`.
         let done = |waker: &Waker| loan.poll_idle(waker) && !self.has_work();
-        if workers.wait(park::deadline(PATIENCE), done) {
+        if shared.wait(park::deadline(RECRUIT_ALL_AFTER), done) {
             return Ok(());
         }
         while self.call_next(&caller) {}
-        if !workers.wait(self.terms.deadline, done) {
+        if !shared.wait(self.context.deadline, done) {
             self.time_is_up();
         }
         Ok(())
     }
 
     /// Does a share on a worker, for a map that nobody waits for in here.
-    pub(crate) fn join(&self, worker: &Worker, caller: &dyn Caller) {
+    pub(crate) fn join(&self, worker: &Worker, caller: &dyn Recruit) {
         let stay = if worker.should_retire() { Stay::ForOneBlock } else { Stay::UntilSpent };
         self.share(worker, Some(caller), true, stay);
     }
 
     /// Calls another worker, if one can be of use.
-    fn call_next(&self, caller: &dyn Caller) -> bool {
+    fn call_next(&self, caller: &dyn Recruit) -> bool {
         // ORDERING: bounds a number of calls; one too many finds nothing to do.
         let call = self.called.load(Ordering::Relaxed) < self.helpers && self.has_work();
         if call {
@@ -250,7 +256,7 @@ where
 
     /// Items from here on are not wanted.
     fn stop(&self) -> usize {
-        if self.terms.workers.is_terminated() {
+        if self.context.shared.is_terminated() {
             return 0;
         }
         // ORDERING: what it guards, the failure, is read under a lock; seeing it late costs work.
@@ -260,11 +266,11 @@ where
     /// Whether anything is left that nobody is doing. Exact when nobody is at it.
     pub(crate) fn has_work(&self) -> bool {
         let stop = self.stop();
-        self.source.has_more(stop) || self.spares.has_more(stop)
+        self.source.has_more(stop) || self.leftovers.has_more(stop)
     }
 
     fn check_time(&self, now: Instant) {
-        if self.terms.deadline.is_some_and(|deadline| now >= deadline) {
+        if self.context.deadline.is_some_and(|deadline| now >= deadline) {
             self.time_is_up();
         }
     }
@@ -276,22 +282,22 @@ where
 
     fn fail(&self, index: usize, failure: Failure<E>) {
         self.stop.fetch_min(index, Ordering::Relaxed);
-        let mut tally = lock(&self.tally);
-        let other = match &tally.failure {
+        let mut totals = lock(&self.totals);
+        let other = match &totals.failure {
             Some((lowest, _)) if *lowest <= index => Some((index, failure)),
-            _ => tally.failure.replace((index, failure)),
+            _ => totals.failure.replace((index, failure)),
         };
-        drop(tally);
+        drop(totals);
         discard(other);
     }
 
     /// Works until there is nothing to claim, or until the worker does not `stay`.
-    fn share(&self, worker: &Worker, caller: Option<&dyn Caller>, eager: bool, mut stay: Stay) {
+    fn share(&self, worker: &Worker, caller: Option<&dyn Recruit>, eager: bool, mut stay: Stay) {
         let now = Instant::now();
-        let mut shift = Shift {
-            observer: self.terms.observe(worker),
-            seat: worker.index,
-            pace: Pace::new(),
+        let mut worker_run = WorkerRun {
+            observer: self.context.observe(worker),
+            slot: worker.index,
+            sizer: BatchSizer::new(),
             eager,
             in_spares: false,
             joined: now,
@@ -299,76 +305,81 @@ where
             runs: Vec::new(),
             grown: Vec::new(),
         };
-        worker::in_task(Arc::clone(&self.terms) as Arc<dyn Cancellable>, || {
+        worker::in_task(Arc::clone(&self.context) as Arc<dyn Cancellable>, || {
             while stay != Stay::UntilSpent || !worker.should_retire() {
-                self.check_time(shift.now);
-                let asked = shift.observer.as_ref().and_then(Observer::clock);
+                self.check_time(worker_run.now);
+                let asked = worker_run.observer.as_ref().and_then(Observer::clock);
                 let owner = stay == Stay::ToTheEnd;
-                let claimed = self.idle.claim(owner, |patient| self.claim(&mut shift, patient));
+                let claimed =
+                    self.idle.claim(owner, |patient| self.claim(&mut worker_run, patient));
                 let Some(block) = claimed else { break };
                 if stay == Stay::ForOneBlock {
                     stay = Stay::UntilSpent;
                 }
                 worker.count();
                 if let Some(caller) = caller {
-                    if std::mem::take(&mut shift.eager) {
+                    if std::mem::take(&mut worker_run.eager) {
                         self.call_next(caller);
                     }
                     self.call_back(caller);
                 }
                 let Block { start, items, out } = block;
-                if let Some(observer) = &mut shift.observer {
+                if let Some(observer) = &mut worker_run.observer {
                     observer.took_input(asked);
                     observer.begin(start);
                 }
-                self.terms.caller.in_chunk(start, items.len(), || match items {
-                    Left::Items(items) => {
+                self.context.caller.in_chunk(start, items.len(), || match items {
+                    Leftover::Items(items) => {
                         let block = Block { start, items, out };
-                        self.run_block(block, Left::Items, &mut shift, caller);
+                        self.run_block(block, Leftover::Items, &mut worker_run, caller);
                     }
-                    Left::Taken(items) => {
+                    Leftover::Taken(items) => {
                         let block = Block { start, items, out };
-                        self.run_block(block, Left::Taken, &mut shift, caller);
+                        self.run_block(block, Leftover::Taken, &mut worker_run, caller);
                     }
                 });
-                if let Some(observer) = &mut shift.observer {
+                if let Some(observer) = &mut worker_run.observer {
                     observer.end();
                 }
             }
         });
         // The last items are counted before the worker is seen to leave.
-        drop(shift.observer.take());
-        let mut tally = lock(&self.tally);
-        tally.runs.append(&mut shift.runs);
-        tally.grown.append(&mut shift.grown);
+        drop(worker_run.observer.take());
+        let mut totals = lock(&self.totals);
+        totals.runs.append(&mut worker_run.runs);
+        totals.grown.append(&mut worker_run.grown);
     }
 
-    /// The next block to run. What was given back comes first, for it is known to be dear.
+    /// The next block to run. What was given back comes first, for it is known to be expensive.
     fn claim(
         &self,
-        shift: &mut Shift<'_, 'r, R>,
+        worker_run: &mut WorkerRun<'_, 'r, R>,
         patient: bool,
-    ) -> Claim<Block<'r, Left<S::Items>, R>> {
+    ) -> Claim<Block<'r, Leftover<S::Items>, R>> {
         let stop = self.stop();
-        let spare_fit = if shift.in_spares { shift.pace.fit() } else { Pace::new().fit() };
-        if let Some(block) = self.spares.claim(self.cut, spare_fit, stop) {
-            if !shift.in_spares {
-                (shift.in_spares, shift.pace) = (true, Pace::new());
+        let spare_fit = if worker_run.in_spares {
+            worker_run.sizer.slice_items()
+        } else {
+            BatchSizer::new().slice_items()
+        };
+        if let Some(block) = self.leftovers.claim(self.policy, spare_fit, stop) {
+            if !worker_run.in_spares {
+                (worker_run.in_spares, worker_run.sizer) = (true, BatchSizer::new());
             }
             return Claim::Block(block);
         }
-        shift.in_spares = false;
-        let claim = self.source.claim(&Ask {
-            seat: shift.seat,
-            cut: self.cut,
-            fit: shift.pace.fit(),
+        worker_run.in_spares = false;
+        let claim = self.source.claim(&ClaimRequest {
+            slot: worker_run.slot,
+            policy: self.policy,
+            slice_items: worker_run.sizer.slice_items(),
             stop,
             patient,
             fault: &|index, payload| self.fail(index, Failure::Panic(payload)),
         });
         match claim {
             Claim::Block(Block { start, items, out }) => {
-                Claim::Block(Block { start, items: Left::Items(items), out })
+                Claim::Block(Block { start, items: Leftover::Items(items), out })
             }
             Claim::Busy => Claim::Busy,
             Claim::Empty => Claim::Empty,
@@ -376,7 +387,7 @@ where
     }
 
     /// Calls one back that left while there was nothing to claim, if there is now.
-    fn call_back(&self, caller: &dyn Caller) {
+    fn call_back(&self, caller: &dyn Recruit) {
         if let Some(idle) = self.idle.notify(|| self.has_work()) {
             caller.call_back(idle == Idle::Owner);
         }
@@ -396,23 +407,23 @@ where
     fn run_block<I>(
         &self,
         mut block: Block<'r, I, R>,
-        left: fn(I) -> Left<S::Items>,
-        shift: &mut Shift<'_, 'r, R>,
-        caller: Option<&dyn Caller>,
+        left: fn(I) -> Leftover<S::Items>,
+        worker_run: &mut WorkerRun<'_, 'r, R>,
+        caller: Option<&dyn Recruit>,
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
     {
-        let nobody = IdleSet::new();
-        // Whoever shall have what others could do.
-        let mut sharing = caller.filter(|_| self.cut.divisible);
+        let nobody = IdleWorkers::new();
+        // What calls workers that are to have what others could do.
+        let mut sharing = caller.filter(|_| self.policy.divisible);
         let mut begun: Option<Begun<I>> = None;
         'block: loop {
             let begun_left = begun.as_ref().map_or(0, |begun| begun.left);
-            let slice = shift.pace.fit().min(begun_left + block.items.len());
+            let slice = worker_run.sizer.slice_items().min(begun_left + block.items.len());
             if slice == 0 {
                 break;
             }
-            let since = shift.now;
+            let since = worker_run.now;
             let mut done = 0;
             while done < slice {
                 if block.start >= self.stop() {
@@ -440,19 +451,19 @@ where
                 let mut pause = Pause { idle, since, skip: 0 };
                 let before = block.out.len();
                 let result = catch(|| {
-                    let mut held = Held::new(&mut begun.iter);
+                    let mut held = IterGuard::new(&mut begun.iter);
                     let Some(iter) = held.get() else { return Ok(false) };
                     loop {
                         let looked = block.out.len();
                         let count = look(slice).min(all - (looked - before));
-                        let paused = match shift.pace.is_tiny() {
+                        let paused = match worker_run.sizer.is_tiny() {
                             true => block.out.extend(count, iter, &self.f).map(|()| false)?,
                             false => {
                                 block.out.extend_until(count, iter, &self.f, || pause.is_due())?
                             }
                         };
                         let at = block.start + (block.out.len() - before);
-                        if let Some(observer) = &mut shift.observer {
+                        if let Some(observer) = &mut worker_run.observer {
                             observer.look(at);
                         }
                         let short = block.out.len() - looked < count;
@@ -468,8 +479,8 @@ where
                 let paused = matches!(result, Ok(Ok(true)));
                 if paused {
                     // Somebody is idle and shall have the rest. What cannot be given away, this one does.
-                    shift.pace.learn(done, since.elapsed());
-                    self.give_back(&mut block, begun, left, shift, caller);
+                    worker_run.sizer.learn(done, since.elapsed());
+                    self.give_back(&mut block, begun, left, worker_run, caller);
                     sharing = None;
                 }
                 let failure = match result {
@@ -495,21 +506,23 @@ where
                     continue 'block;
                 }
             }
-            shift.now = Instant::now();
-            shift.pace.learn(done, shift.now - since);
-            shift.reach(block.start);
-            self.check_time(shift.now);
+            worker_run.now = Instant::now();
+            worker_run.sizer.learn(done, worker_run.now - since);
+            worker_run.reach(block.start);
+            self.check_time(worker_run.now);
             // A map that is over sooner than another worker wakes is not worth waking it.
-            if let Some(caller) = caller.filter(|_| shift.now - shift.joined >= WORTH) {
+            if let Some(caller) =
+                caller.filter(|_| worker_run.now - worker_run.joined >= RECRUIT_NEXT_AFTER)
+            {
                 self.call_next(caller);
             }
         }
         discard(begun);
         discard(block.items);
-        self.keep(block.start, block.out, shift);
+        self.keep(block.start, block.out, worker_run);
     }
 
-    /// Leaves the rest of a block to whoever is idle: the items that can be taken out of `begun` in a
+    /// Leaves the rest of a block to the workers that are idle: the items that can be taken out of `begun` in a
     /// moment, and those that are not begun. What is left is the part of `begun` that is left.
     ///
     /// Where to iterate is as expensive as `f`, taking all out would be to do the work of the others.
@@ -517,9 +530,9 @@ where
         &self,
         block: &mut Block<'r, I, R>,
         begun: &mut Begun<I>,
-        left: fn(I) -> Left<S::Items>,
-        shift: &mut Shift<'_, 'r, R>,
-        caller: Option<&dyn Caller>,
+        left: fn(I) -> Leftover<S::Items>,
+        worker_run: &mut WorkerRun<'_, 'r, R>,
+        caller: Option<&dyn Recruit>,
     ) where
         I: Items<Item = <S::Items as Items>::Item>,
     {
@@ -532,17 +545,17 @@ where
         let mut room = block.out.take_rest();
         let room_of_drained = room.split_front(drained.items.len());
         let own_room = room.split_front(begun.left);
-        self.spares.push(Block { start: end, items: left(block.items.take_rest()), out: room });
-        let items = Left::Taken(drained.items);
-        self.spares.push(Block { start: block.start, items, out: room_of_drained });
+        self.leftovers.push(Block { start: end, items: left(block.items.take_rest()), out: room });
+        let items = Leftover::Taken(drained.items);
+        self.leftovers.push(Block { start: block.start, items, out: room_of_drained });
         let out = std::mem::replace(&mut block.out, own_room);
-        self.keep(block.start, out, shift);
+        self.keep(block.start, out, worker_run);
         block.start = middle;
         if begun.left > 0 {
             // ORDERING: a hint.
             self.costly_input.store(true, Ordering::Relaxed);
         }
-        if let Some(observer) = &mut shift.observer {
+        if let Some(observer) = &mut worker_run.observer {
             observer.end();
             match begun.left {
                 0 => observer.skip(middle),
@@ -550,7 +563,7 @@ where
             }
         }
         // What comes next is not late for the time that this took.
-        shift.now = Instant::now();
+        worker_run.now = Instant::now();
         // It calls the next when it has claimed something.
         if let Some(caller) = caller {
             self.call_back(caller);
@@ -558,30 +571,31 @@ where
     }
 
     /// Keeps the results of the items before `end`.
-    fn keep(&self, end: usize, out: Out<'r, R>, shift: &mut Shift<'_, 'r, R>) {
-        shift.reach(end);
+    fn keep(&self, end: usize, out: Out<'r, R>, worker_run: &mut WorkerRun<'_, 'r, R>) {
+        worker_run.reach(end);
         let base = end - out.len();
         match out {
             Out::InPlace(run) => {
-                let run = match shift.runs.last_mut() {
+                let run = match worker_run.runs.last_mut() {
                     Some(last) => last.append(run).err(),
                     None => Some(run),
                 };
-                shift.runs.extend(run);
+                worker_run.runs.extend(run);
             }
             // Nothing, where a block was given back before its first item.
             Out::Grown(vec) if vec.is_empty() => {}
-            Out::Grown(vec) => shift.grown.push((base, vec)),
+            Out::Grown(vec) => worker_run.grown.push((base, vec)),
         }
     }
 
     /// What came of it.
-    pub(crate) fn finish(self, refused: Option<Error>) -> (Vec<Run<'r, R>>, Rest<R, E>) {
-        let Tally { runs, grown, failure } =
-            self.tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub(crate) fn finish(self, refused: Option<Error>) -> (Vec<OutputRun<'r, R>>, Overflow<R, E>) {
+        let Totals { runs, grown, failure } =
+            self.totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let timed_out =
             || self.timed_out.load(Ordering::Relaxed).then_some(Error::DeadlineExceeded);
-        let ended = refused.or_else(|| self.terms.ended()).or_else(timed_out).map(TryError::Pool);
+        let ended =
+            refused.or_else(|| self.context.stop_reason()).or_else(timed_out).map(TryError::Pool);
         let (ended, unused) = match (ended, failure) {
             (Some(error), failure) => (Some(error), failure),
             (None, Some((index, Failure::Item(error)))) => {
@@ -595,20 +609,20 @@ where
         };
         discard(unused);
         discard(self.source);
-        discard(self.spares);
+        discard(self.leftovers);
         discard(self.f);
         if let Some(error) = ended {
             discard(runs);
             discard(grown);
-            return (Vec::new(), Rest { grown: Vec::new(), outcome: Err(error) });
+            return (Vec::new(), Overflow { grown: Vec::new(), outcome: Err(error) });
         }
-        (runs, Rest { grown, outcome: Ok(()) })
+        (runs, Overflow { grown, outcome: Ok(()) })
     }
 }
 
 /// Whether a worker shall leave the rest of its block to somebody idle, asked after every item or two.
 struct Pause<'e> {
-    idle: &'e IdleSet,
+    idle: &'e IdleWorkers,
     /// When the slice began.
     since: Instant,
     /// How many items to go before the clock is read again.
@@ -636,7 +650,7 @@ impl Pause<'_> {
     }
 }
 
-impl Task for Loan {
+impl Task for BorrowedJob {
     fn run(self: Arc<Self>, worker: &Worker) {
         self.join(worker);
     }
@@ -647,25 +661,25 @@ impl Task for Loan {
 
 /// Calls workers to a map that somebody waits for.
 struct Lending<'l> {
-    loan: &'l Arc<Loan>,
-    workers: &'l Arc<Workers>,
+    loan: &'l Arc<BorrowedJob>,
+    shared: &'l Arc<Shared>,
 }
 
 impl Lending<'_> {
     fn submit(&self) -> Result<(), Error> {
-        let ticket = self.workers.submit(Arc::clone(self.loan) as Arc<dyn Task>)?;
-        lock(&self.loan.tickets).push(ticket, self.workers.count);
+        let ticket = self.shared.submit(Arc::clone(self.loan) as Arc<dyn Task>)?;
+        lock(&self.loan.tickets).push(ticket, self.shared.count);
         Ok(())
     }
 
     /// Takes out of the queue what nobody has come for: the map is over.
     fn withdraw(&self) {
         let tickets = std::mem::take(&mut *lock(&self.loan.tickets));
-        self.workers.skip_queued(tickets);
+        self.shared.skip_queued(tickets);
     }
 }
 
-impl Caller for Lending<'_> {
+impl Recruit for Lending<'_> {
     fn call(&self) {
         // Refused only when the threads are gone. Then the caller is no worker of theirs, and
         // the first call, in `watch`, was refused too or has been answered.
@@ -687,8 +701,8 @@ where
     R: Send,
     E: Send,
 {
-    fn work(&self, loan: &Arc<Loan>, worker: &Worker) {
-        let caller = Lending { loan, workers: &self.terms.workers };
+    fn work(&self, loan: &Arc<BorrowedJob>, worker: &Worker) {
+        let caller = Lending { loan, shared: &self.context.shared };
         // The first to come works before it calls: the map may be over sooner than another wakes.
         // Those that come later came because it is not.
         let eager = self.came.fetch_add(1, Ordering::Relaxed) > 0;

@@ -19,7 +19,7 @@ use crate::sync::{atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering, ato
 
 /// How many are idle, and whether the owner is one of them: the worker whose task the map is a part of,
 /// which waits for all the others.
-pub(crate) struct IdleSet {
+pub(crate) struct IdleWorkers {
     /// How many left and were not notified since.
     count: AtomicUsize,
     owner: AtomicBool,
@@ -33,15 +33,15 @@ pub(crate) enum Idle {
     Other,
 }
 
-impl IdleSet {
+impl IdleWorkers {
     pub(crate) fn new() -> Self {
-        IdleSet { count: AtomicUsize::new(0), owner: AtomicBool::new(false) }
+        IdleWorkers { count: AtomicUsize::new(0), owner: AtomicBool::new(false) }
     }
 
     /// Whether anybody is idle, as a hint: it may be seen late.
     #[inline]
     pub(crate) fn is_any(&self) -> bool {
-        // ORDERING: whoever sees it late, gives work away later.
+        // ORDERING: a thread that sees it late gives work away later.
         self.count.load(Ordering::Relaxed) > 0
     }
 
@@ -68,7 +68,7 @@ impl IdleSet {
             // ORDERING: told by the count below.
             self.owner.fetch_or(true, Ordering::Relaxed);
         }
-        // ORDERING: whoever counts it out sees whether it is the owner.
+        // ORDERING: the thread that counts it out sees whether it is the owner.
         self.count.fetch_add(1, Ordering::Release);
         // ORDERING: pairs with the fence of `notify`.
         fence(Ordering::SeqCst);
@@ -118,7 +118,7 @@ impl IdleSet {
 pub(crate) mod models {
     use super::*;
     use crate::map::items::Batch;
-    use crate::map::leftovers::{Left, Spares};
+    use crate::map::leftovers::{Leftover, Leftovers};
     use crate::map::source::{Block, Out};
     use crate::sync::{Arc, Mutex, lock, model};
     use loom::sync::Condvar;
@@ -127,7 +127,7 @@ pub(crate) mod models {
     /// Two items, neither of which ends before the other has begun: each needs a worker of its own, so that
     /// one that is idle and is not notified is a deadlock.
     pub(crate) struct Pair {
-        idle: IdleSet,
+        idle: IdleWorkers,
         state: Mutex<State>,
         changed: Condvar,
     }
@@ -142,7 +142,7 @@ pub(crate) mod models {
     impl Pair {
         pub(crate) fn new() -> Self {
             let state = Mutex::new(State::default());
-            Pair { idle: IdleSet::new(), state, changed: Condvar::new() }
+            Pair { idle: IdleWorkers::new(), state, changed: Condvar::new() }
         }
 
         fn wait(&self, mut over: impl FnMut(&mut State) -> bool) {
@@ -192,7 +192,7 @@ pub(crate) mod models {
         }
     }
 
-    /// Whoever finds another worker in the iterator, and leaves, is called back by it.
+    /// A worker that finds another one in the iterator, and leaves, is called back by it.
     #[test]
     fn a_worker_that_found_the_iterator_busy_is_called_back() {
         for owner in [false, true] {
@@ -217,30 +217,30 @@ pub(crate) mod models {
         }
     }
 
-    /// Whoever finds nothing is called back by the one that gives something back, whether it is the owner or
+    /// A worker that finds nothing is called back by the one that gives something back, whether it is the owner or
     /// not.
     #[test]
     fn a_worker_that_found_nothing_is_called_back_to_what_is_given_back() {
         for owner in [false, true] {
             model(move || {
-                let spares = Spares::<'static, Batch<u8>, ()>::new();
-                let shared = Arc::new((Pair::new(), spares));
+                let leftovers = Leftovers::<'static, Batch<u8>, ()>::new();
+                let shared = Arc::new((Pair::new(), leftovers));
                 let other = Arc::clone(&shared);
                 let thread = thread::spawn(move || {
-                    let (pair, spares) = &*other;
-                    let claim = || match spares.claim(
-                        crate::map::chunk_size::Cut::new(None, false, None, 2),
+                    let (pair, leftovers) = &*other;
+                    let claim = || match leftovers.claim(
+                        crate::map::chunk_size::ChunkPolicy::new(None, false, None, 2),
                         1,
                         9,
                     ) {
                         Some(_) => Claim::Block(()),
                         None => Claim::Empty,
                     };
-                    pair.work(owner, claim, || spares.has_more(9));
+                    pair.work(owner, claim, || leftovers.has_more(9));
                 });
-                let (pair, spares) = &*shared;
-                let items = Left::Taken(Batch::from(vec![0]));
-                spares.push(Block { start: 1, items, out: Out::Grown(Vec::new()) });
+                let (pair, leftovers) = &*shared;
+                let items = Leftover::Taken(Batch::from(vec![0]));
+                leftovers.push(Block { start: 1, items, out: Out::Grown(Vec::new()) });
                 pair.notify(|| true);
                 pair.run_item();
                 thread.join().unwrap();
@@ -252,7 +252,7 @@ pub(crate) mod models {
     #[test]
     fn whoever_is_notified_is_counted_out_once() {
         model(|| {
-            let idle = Arc::new(IdleSet::new());
+            let idle = Arc::new(IdleWorkers::new());
             let threads = [true, false].map(|owner| {
                 let idle = Arc::clone(&idle);
                 thread::spawn(move || assert!(idle.claim(owner, |_| Claim::<()>::Empty).is_none()))
@@ -274,7 +274,7 @@ pub(crate) mod models {
     fn an_owner_that_goes_on_is_counted_out_once() {
         for comes_back in [false, true] {
             model(move || {
-                let idle = Arc::new(IdleSet::new());
+                let idle = Arc::new(IdleWorkers::new());
                 let owner = {
                     let idle = Arc::clone(&idle);
                     thread::spawn(move || {

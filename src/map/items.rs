@@ -56,15 +56,15 @@ impl<I: Items> Begun<I> {
 /// An iterator that is moved here from its place for the time of a loop and back in the end, also by a
 /// panic: one that others could reach is written to memory for each item, and a panicking item that takes
 /// its iterator along could abort the process.
-pub(crate) struct Held<'s, I> {
+pub(crate) struct IterGuard<'s, I> {
     iter: Option<I>,
     place: &'s mut Option<I>,
 }
 
-impl<'s, I> Held<'s, I> {
+impl<'s, I> IterGuard<'s, I> {
     #[inline]
     pub(crate) fn new(place: &'s mut Option<I>) -> Self {
-        Held { iter: place.take(), place }
+        IterGuard { iter: place.take(), place }
     }
 
     #[inline]
@@ -73,7 +73,7 @@ impl<'s, I> Held<'s, I> {
     }
 }
 
-impl<I> Drop for Held<'_, I> {
+impl<I> Drop for IterGuard<'_, I> {
     #[inline]
     fn drop(&mut self) {
         *self.place = self.iter.take();

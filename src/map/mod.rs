@@ -22,6 +22,6 @@ mod source;
 
 pub(crate) use background::map_async;
 pub(crate) use blocking::{map, map_into};
-pub(crate) use chunk_size::{Flow, LATE, PROMPT, each};
+pub(crate) use chunk_size::{MAX_DELAY, SPLIT_AFTER, Window, time_per_item};
 pub(crate) use reduce::{Reduce, Total, reduce};
 pub(crate) use source::reserved;

@@ -19,7 +19,7 @@ use crate::input::{Iterable, Parallel, Visitor};
 use crate::observe::Watch;
 use crate::panic::{Panic, Payload, catch, discard};
 use crate::sync::Instant;
-use crate::task::Order;
+use crate::task::CallOptions;
 
 /// How the items of a chunk become one value, and the values of the chunks as well.
 pub(crate) trait Fold<T, R>: Sync {
@@ -69,7 +69,7 @@ where
 
 /// Folds `items`.
 pub(crate) fn reduce<M, I, R>(
-    order: &Order<'_>,
+    options: &CallOptions<'_>,
     fold: impl Fold<I::Item, R>,
     items: I,
 ) -> Result<Option<R>, Error>
@@ -77,8 +77,8 @@ where
     I: Iterable<M>,
     R: Send,
 {
-    let fold = Watched { fold, watch: order.watch.as_deref() };
-    let values = items.accept(Start { order, fold: &fold, value: PhantomData })?;
+    let fold = Watched { fold, watch: options.watch.as_deref() };
+    let values = items.accept(ReduceVisitor { options, fold: &fold, value: PhantomData })?;
     match catch(|| fold.fold.values(values.into_iter().flatten())) {
         Ok(value) => Ok(value),
         Err(payload) => Err(Error::Panicked(Panic::new(payload, None))),
@@ -96,7 +96,7 @@ enum Chunks {
 
 impl Chunks {
     /// So many that any number of workers has enough to share, and so long that a chunk costs little
-    /// beside its items: some 50 nanoseconds. Few items are taken to be dear ones, each of them a chunk.
+    /// beside its items: about 50 nanoseconds. Few items are taken to be expensive ones, each of them a chunk.
     fn of(set: Option<usize>, len: Option<usize>) -> Self {
         match (set, len) {
             (Some(set), _) => Chunks::Even(set),
@@ -173,13 +173,13 @@ struct Folded<R> {
     ended: bool,
 }
 
-struct Start<'o, 'w, D, R> {
-    order: &'o Order<'w>,
+struct ReduceVisitor<'o, 'w, D, R> {
+    options: &'o CallOptions<'w>,
     fold: &'o Watched<'o, D>,
     value: PhantomData<fn() -> R>,
 }
 
-impl<'s, T, R, D> Visitor<'s, T> for Start<'_, '_, D, R>
+impl<'s, T, R, D> Visitor<'s, T> for ReduceVisitor<'_, '_, D, R>
 where
     T: Send,
     R: Send,
@@ -193,10 +193,10 @@ where
             Ok(len) => len,
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
         };
-        let unit = Chunks::of(self.order.chunksize, Some(len)).len(0);
+        let unit = Chunks::of(self.options.chunksize, Some(len)).len(0);
         self.fold.begin(Some(len));
         // To lend its producer is the input's own code.
-        match catch(|| items.with_producer(WithProducer { start: self, len, unit })) {
+        match catch(|| items.with_producer(ReduceProducer { start: self, len, unit })) {
             Ok(values) => values,
             Err(payload) => Err(Error::Panicked(Panic::new(payload, None))),
         }
@@ -207,10 +207,10 @@ where
             Ok((low, high)) => (Some(low) == high).then_some(low),
             Err(payload) => return Err(Error::Panicked(Panic::new(payload, Some(0)))),
         };
-        let chunks = Chunks::of(self.order.chunksize, len);
+        let chunks = Chunks::of(self.options.chunksize, len);
         self.fold.begin(len);
         let batches = Batches { items: Some(items), chunks, number: 0, start: 0, left: len };
-        let fold = |batch: Batch<T>| {
+        let fold = |batch: ReduceBatch<T>| {
             let end = batch.start + batch.items.len();
             let value = self.fold.chunk(batch.start, batch.items.into_iter());
             let value = value.map(|folded| folded.value);
@@ -225,8 +225,8 @@ where
                 }
             }
         };
-        let order = Order { chunksize: None, ..self.order.clone() };
-        map(&order, fold, batches).map_err(|error| at(error, |_| 0))
+        let options = CallOptions { chunksize: None, ..self.options.clone() };
+        map(&options, fold, batches).map_err(|error| at(error, |_| 0))
     }
 }
 
@@ -248,13 +248,13 @@ fn at(error: TryError<Fault>, start: impl Fn(usize) -> usize) -> Error {
 // ---- collections ---------------------------------------------------------------------------------
 
 /// Rayon lends the producer of an indexed parallel iterator to a callback only.
-struct WithProducer<'o, 'w, D, R> {
-    start: Start<'o, 'w, D, R>,
+struct ReduceProducer<'o, 'w, D, R> {
+    start: ReduceVisitor<'o, 'w, D, R>,
     len: usize,
     unit: usize,
 }
 
-impl<T, R, D> ProducerCallback<T> for WithProducer<'_, '_, D, R>
+impl<T, R, D> ProducerCallback<T> for ReduceProducer<'_, '_, D, R>
 where
     T: Send,
     R: Send,
@@ -263,10 +263,10 @@ where
     type Output = Result<Vec<Option<R>>, Error>;
 
     fn callback<P: Producer<Item = T>>(self, producer: P) -> Self::Output {
-        let WithProducer { start: Start { order, fold, .. }, len, unit } = self;
+        let ReduceProducer { start: ReduceVisitor { options, fold, .. }, len, unit } = self;
         let chunks = ChunksOf { producer: Some(producer), items: 0..len, unit };
-        let order = Order { chunksize: None, ..order.clone() };
-        map::<Parallel, _, _, _, _>(&order, |chunk| fold_chunk(fold, chunk), chunks)
+        let options = CallOptions { chunksize: None, ..options.clone() };
+        map::<Parallel, _, _, _, _>(&options, |chunk| fold_chunk(fold, chunk), chunks)
             .map_err(|error| at(error, |chunk| chunk.saturating_mul(unit)))
     }
 }
@@ -414,7 +414,7 @@ struct Batches<I> {
     left: Option<usize>,
 }
 
-struct Batch<T> {
+struct ReduceBatch<T> {
     start: usize,
     items: Vec<T>,
     /// The input panicked as it made the next item.
@@ -422,7 +422,7 @@ struct Batch<T> {
 }
 
 impl<I: Iterator> Iterator for Batches<I> {
-    type Item = Batch<I::Item>;
+    type Item = ReduceBatch<I::Item>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let source = self.items.as_mut()?;
@@ -436,7 +436,7 @@ impl<I: Iterator> Iterator for Batches<I> {
         if items.len() < len {
             discard(self.items.take());
         }
-        (!items.is_empty() || fault.is_some()).then_some(Batch { start, items, fault })
+        (!items.is_empty() || fault.is_some()).then_some(ReduceBatch { start, items, fault })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

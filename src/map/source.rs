@@ -6,10 +6,10 @@ use std::sync::TryLockError;
 use crossbeam_utils::{Backoff, CachePadded};
 use rayon::iter::plumbing::Producer;
 
-use super::chunk_size::Cut;
+use super::chunk_size::ChunkPolicy;
 use super::items::{Batch, Indexed, Items};
 use crate::panic::{Payload, catch, discard};
-use crate::raw::{Run, Slots};
+use crate::raw::{OutputRun, OutputSlots};
 use crate::sync::{
     Mutex, MutexGuard, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering, lock,
 };
@@ -34,16 +34,16 @@ pub(crate) struct Block<'r, I, R> {
 /// The results of a block.
 pub(crate) enum Out<'r, R> {
     /// Written where they stay.
-    InPlace(Run<'r, R>),
+    InPlace(OutputRun<'r, R>),
     /// The length of the input was not known, was not what it said, or is more than there is memory for.
     Grown(Vec<R>),
 }
 
 impl<'r, R> Out<'r, R> {
     /// For the results of `count` items, in `slots` if there are such.
-    fn new(slots: Option<Slots<'r, R>>, count: usize) -> Self {
+    fn new(slots: Option<OutputSlots<'r, R>>, count: usize) -> Self {
         match slots {
-            Some(slots) => Out::InPlace(Run::new(slots)),
+            Some(slots) => Out::InPlace(OutputRun::new(slots)),
             None => Out::Grown(Vec::with_capacity(reserved::<R>(count))),
         }
     }
@@ -93,7 +93,7 @@ impl<'r, R> Out<'r, R> {
     /// The room that is left, which is none afterwards.
     pub(crate) fn take_rest(&mut self) -> Self {
         match self {
-            Out::InPlace(run) => Out::InPlace(Run::new(run.split_off_free())),
+            Out::InPlace(run) => Out::InPlace(OutputRun::new(run.split_off_free())),
             Out::Grown(_) => Out::Grown(Vec::new()),
         }
     }
@@ -103,8 +103,8 @@ impl<'r, R> Out<'r, R> {
         match self {
             Out::InPlace(run) => {
                 let (front, back) = run.split_off_free().split_at(count);
-                *run = Run::new(back);
-                Out::InPlace(Run::new(front))
+                *run = OutputRun::new(back);
+                Out::InPlace(OutputRun::new(front))
             }
             Out::Grown(_) => Out::Grown(Vec::new()),
         }
@@ -119,11 +119,11 @@ impl<'r, R> Out<'r, R> {
 }
 
 /// What a worker says when it claims.
-pub(crate) struct Ask<'a> {
-    pub(crate) seat: usize,
-    pub(crate) cut: Cut,
+pub(crate) struct ClaimRequest<'a> {
+    pub(crate) slot: usize,
+    pub(crate) policy: ChunkPolicy,
     /// How many items fit a slice.
-    pub(crate) fit: usize,
+    pub(crate) slice_items: usize,
     /// Items from this index on are not wanted.
     pub(crate) stop: usize,
     /// It waits a moment for another worker that is in the input.
@@ -142,7 +142,7 @@ pub(crate) enum Claim<B> {
 /// An input that many workers claim blocks from, each item once.
 pub(crate) trait Source<'r, R>: Sync {
     type Items: Items;
-    fn claim(&self, ask: &Ask<'_>) -> Claim<Block<'r, Self::Items, R>>;
+    fn claim(&self, ask: &ClaimRequest<'_>) -> Claim<Block<'r, Self::Items, R>>;
     /// Whether anything below `stop` may be left to claim.
     fn has_more(&self, stop: usize) -> bool;
 }
@@ -155,32 +155,32 @@ pub(crate) trait Source<'r, R>: Sync {
 /// fullest. So neighbours that are expensive are shared out, whichever worker they lie in front of, and the
 /// locks are nearly never contended.
 pub(crate) struct Ranges<'r, P, R> {
-    seats: Box<[CachePadded<Seat<'r, P, R>>]>,
+    range_slots: Box<[CachePadded<RangeSlot<'r, P, R>>]>,
 }
 
-struct Seat<'r, P, R> {
+struct RangeSlot<'r, P, R> {
     /// How many items `place` holds; for thieves to look at without the lock.
     left: AtomicUsize,
-    place: Mutex<Place<'r, P, R>>,
+    place: Mutex<RangeState<'r, P, R>>,
 }
 
 /// What lies in front of a worker.
-enum Place<'r, P, R> {
+enum RangeState<'r, P, R> {
     Empty,
-    Here(Part<'r, P, R>),
+    Here(ItemRange<'r, P, R>),
     /// Somebody has taken a part out to split it, which is the user's code, and will put what is left of it
     /// back. Until then nobody else puts anything here.
     Out,
 }
 
-struct Part<'r, P, R> {
+struct ItemRange<'r, P, R> {
     start: usize,
     items: Indexed<P>,
     /// `None` where there is no room for all results.
-    slots: Option<Slots<'r, R>>,
+    slots: Option<OutputSlots<'r, R>>,
 }
 
-impl<'r, P: Producer, R> Part<'r, P, R>
+impl<'r, P: Producer, R> ItemRange<'r, P, R>
 where
     P::Item: Send,
 {
@@ -191,35 +191,35 @@ where
         }
         let (front, back) = self.items.split_at(count);
         let (slots, others) = self.slots.map(|slots| slots.split_at(count)).unzip();
-        let rest = Part { start: self.start + count, items: back, slots: others };
-        (Part { start: self.start, items: front, slots }, Some(rest))
+        let rest = ItemRange { start: self.start + count, items: back, slots: others };
+        (ItemRange { start: self.start, items: front, slots }, Some(rest))
     }
 }
 
-impl<'r, P, R> Seat<'r, P, R> {
+impl<'r, P, R> RangeSlot<'r, P, R> {
     /// Takes out what is here, for the caller to put something back.
-    fn take_out(&self) -> Result<Part<'r, P, R>, Claim<()>> {
+    fn take_out(&self) -> Result<ItemRange<'r, P, R>, Claim<()>> {
         let mut place = lock(&self.place);
-        match std::mem::replace(&mut *place, Place::Out) {
-            Place::Here(part) => Ok(part),
-            Place::Out => Err(Claim::Busy),
-            Place::Empty => {
-                *place = Place::Empty;
+        match std::mem::replace(&mut *place, RangeState::Out) {
+            RangeState::Here(part) => Ok(part),
+            RangeState::Out => Err(Claim::Busy),
+            RangeState::Empty => {
+                *place = RangeState::Empty;
                 Err(Claim::Empty)
             }
         }
     }
 
     /// Puts `part` where something was taken out.
-    fn put_back(&self, part: Option<Part<'r, P, R>>)
+    fn put_back(&self, part: Option<ItemRange<'r, P, R>>)
     where
         P: Producer<Item: Send>,
     {
         let mut place = lock(&self.place);
-        debug_assert!(matches!(*place, Place::Out));
+        debug_assert!(matches!(*place, RangeState::Out));
         // ORDERING: a hint for thieves, which look again under the lock.
         self.left.store(part.as_ref().map_or(0, |part| part.items.len()), Ordering::Relaxed);
-        *place = part.map_or(Place::Empty, Place::Here);
+        *place = part.map_or(RangeState::Empty, RangeState::Here);
     }
 }
 
@@ -227,55 +227,55 @@ impl<'r, P: Producer, R> Ranges<'r, P, R>
 where
     P::Item: Send,
 {
-    /// All of `producer`'s `len` items lie in front of the first worker to come to `seat`. There is room
+    /// All of `producer`'s `len` items lie in front of the first worker to come to `slot`. There is room
     /// for all of their results, or for none.
     pub(crate) fn new(
         producer: P,
         len: usize,
-        slots: Option<Slots<'r, R>>,
-        seats: usize,
-        seat: usize,
+        slots: Option<OutputSlots<'r, R>>,
+        range_slots: usize,
+        slot: usize,
     ) -> Self {
         debug_assert!(slots.as_ref().is_none_or(|slots| slots.len() == len));
-        let mut whole = Some(Part { start: 0, items: Indexed::new(producer, len), slots });
+        let mut whole = Some(ItemRange { start: 0, items: Indexed::new(producer, len), slots });
         let make = |index| {
-            let part = if index == seat { whole.take() } else { None };
+            let part = if index == slot { whole.take() } else { None };
             let left = AtomicUsize::new(part.as_ref().map_or(0, |part| part.items.len()));
-            let place = Mutex::new(part.map_or(Place::Empty, Place::Here));
-            CachePadded::new(Seat { left, place })
+            let place = Mutex::new(part.map_or(RangeState::Empty, RangeState::Here));
+            CachePadded::new(RangeSlot { left, place })
         };
-        Ranges { seats: (0..seats).map(make).collect() }
+        Ranges { range_slots: (0..range_slots).map(make).collect() }
     }
 
-    fn claim_own(&self, ask: &Ask<'_>) -> Claim<Block<'r, Indexed<P>, R>> {
-        let seat = &self.seats[ask.seat];
-        let part = match seat.take_out() {
+    fn claim_own(&self, ask: &ClaimRequest<'_>) -> Claim<Block<'r, Indexed<P>, R>> {
+        let slot = &self.range_slots[ask.slot];
+        let part = match slot.take_out() {
             Ok(part) => part,
             Err(Claim::Busy) => return Claim::Busy,
             Err(_) => return Claim::Empty,
         };
         let wanted = ask.stop.saturating_sub(part.start).min(part.items.len());
         if wanted == 0 {
-            seat.put_back(None);
+            slot.put_back(None);
             discard(part);
             return Claim::Empty;
         }
-        let count = ask.cut.claim(part.items.len(), ask.fit, 4);
+        let count = ask.policy.claim(part.items.len(), ask.slice_items, 4);
         let (front, rest) = part.split_front(count);
-        seat.put_back(rest);
+        slot.put_back(rest);
         let out = Out::new(front.slots, count);
         Claim::Block(Block { start: front.start, items: front.items, out })
     }
 
-    /// Moves half of the fullest range in front of `ask.seat`, which is empty.
-    fn steal(&self, ask: &Ask<'_>) -> Claim<()> {
-        let left = |seat: &Seat<'r, P, R>| seat.left.load(Ordering::Relaxed);
-        let Some(fullest) = self.seats.iter().max_by_key(|seat| left(seat)) else {
+    /// Moves half of the fullest range in front of `ask.slot`, which is empty.
+    fn steal(&self, ask: &ClaimRequest<'_>) -> Claim<()> {
+        let left = |slot: &RangeSlot<'r, P, R>| slot.left.load(Ordering::Relaxed);
+        let Some(fullest) = self.range_slots.iter().max_by_key(|slot| left(slot)) else {
             return Claim::Empty;
         };
         let mut outcome = Claim::Empty;
         // The others too, where the fullest is being split: that may take the user's code long.
-        for victim in iter::once(fullest).chain(&self.seats) {
+        for victim in iter::once(fullest).chain(&self.range_slots) {
             if left(victim) > 0 {
                 match self.steal_from(victim, ask) {
                     Claim::Block(()) => return Claim::Block(()),
@@ -287,19 +287,22 @@ where
         outcome
     }
 
-    fn steal_from(&self, victim: &Seat<'r, P, R>, ask: &Ask<'_>) -> Claim<()> {
+    fn steal_from(&self, victim: &RangeSlot<'r, P, R>, ask: &ClaimRequest<'_>) -> Claim<()> {
         let part = match victim.take_out() {
             Ok(part) => part,
             Err(other) => return other,
         };
-        let half = ask.cut.half(part.items.len());
-        // Before the victim's are fewer: whoever looks meanwhile sees that there is something.
-        let seat = &self.seats[ask.seat];
+        let half = ask.policy.half(part.items.len());
+        // Before the victim's are fewer: a worker that looks meanwhile sees that there is something.
+        let slot = &self.range_slots[ask.slot];
         {
-            let mut place = lock(&seat.place);
-            debug_assert!(matches!(*place, Place::Empty), "a worker steals where it has nothing");
-            *place = Place::Out;
-            seat.left.store(part.items.len() - half, Ordering::Relaxed);
+            let mut place = lock(&slot.place);
+            debug_assert!(
+                matches!(*place, RangeState::Empty),
+                "a worker steals where it has nothing"
+            );
+            *place = RangeState::Out;
+            slot.left.store(part.items.len() - half, Ordering::Relaxed);
         }
         let (kept, stolen) = match half {
             0 => (None, Some(part)),
@@ -308,7 +311,7 @@ where
                 (Some(front), back)
             }
         };
-        seat.put_back(stolen);
+        slot.put_back(stolen);
         victim.put_back(kept);
         Claim::Block(())
     }
@@ -320,7 +323,7 @@ where
 {
     type Items = Indexed<P>;
 
-    fn claim(&self, ask: &Ask<'_>) -> Claim<Block<'r, Indexed<P>, R>> {
+    fn claim(&self, ask: &ClaimRequest<'_>) -> Claim<Block<'r, Indexed<P>, R>> {
         let backoff = Backoff::new();
         loop {
             let claim = self.claim_own(ask);
@@ -343,12 +346,12 @@ where
     }
 
     fn has_more(&self, stop: usize) -> bool {
-        self.seats.iter().any(|seat| {
-            seat.left.load(Ordering::Relaxed) > 0
-                && match &*lock(&seat.place) {
-                    Place::Here(part) => part.start < stop,
-                    Place::Out => true,
-                    Place::Empty => false,
+        self.range_slots.iter().any(|slot| {
+            slot.left.load(Ordering::Relaxed) > 0
+                && match &*lock(&slot.place) {
+                    RangeState::Here(part) => part.start < stop,
+                    RangeState::Out => true,
+                    RangeState::Empty => false,
                 }
         })
     }
@@ -371,12 +374,12 @@ struct Pull<'r, I, R> {
     items: Option<I>,
     /// Room for the results of the next items, as many as the iterator said there are. `None` if it
     /// did not say, or there were more.
-    slots: Option<Slots<'r, R>>,
+    slots: Option<OutputSlots<'r, R>>,
 }
 
 impl<'r, I: Iterator, R> Pulled<'r, I, R> {
     /// `slots` is the room for results, if the length of `items` is known.
-    pub(crate) fn new(items: I, slots: Option<Slots<'r, R>>, workers: usize) -> Self {
+    pub(crate) fn new(items: I, slots: Option<OutputSlots<'r, R>>, workers: usize) -> Self {
         Pulled {
             state: Mutex::new(Pull { items: Some(items), slots }),
             workers,
@@ -387,12 +390,12 @@ impl<'r, I: Iterator, R> Pulled<'r, I, R> {
 
     /// How many to pull of `items`, and how many to expect, when there is room for the results of `room`
     /// more, if that is known.
-    fn count(&self, items: &I, room: Option<usize>, ask: &Ask<'_>) -> (usize, usize) {
+    fn count(&self, items: &I, room: Option<usize>, ask: &ClaimRequest<'_>) -> (usize, usize) {
         let left = room.or_else(|| items.size_hint().1).unwrap_or(usize::MAX).max(1);
         // Blocks shrink towards the end: half of each worker's share of what is left.
-        let count = ask.cut.claim(left, ask.fit, 2 * self.workers);
+        let count = ask.policy.claim(left, ask.slice_items, 2 * self.workers);
         // A set size holds also where the iterator has more than it said.
-        (if ask.cut.divisible { count } else { count.max(ask.cut.unit) }, left)
+        (if ask.policy.divisible { count } else { count.max(ask.policy.unit) }, left)
     }
 }
 
@@ -429,7 +432,7 @@ where
 {
     type Items = Batch<I::Item>;
 
-    fn claim(&self, ask: &Ask<'_>) -> Claim<Block<'r, Self::Items, R>> {
+    fn claim(&self, ask: &ClaimRequest<'_>) -> Claim<Block<'r, Self::Items, R>> {
         let backoff = Backoff::new();
         let mut state: MutexGuard<'_, Pull<'r, I, R>> = loop {
             match self.state.try_lock() {
@@ -445,7 +448,7 @@ where
         // ORDERING: written under the lock and read there; elsewhere it is a hint.
         let start = self.pulled.load(Ordering::Relaxed);
         let wanted = ask.stop.saturating_sub(start);
-        let room = state.slots.as_ref().map(Slots::len);
+        let room = state.slots.as_ref().map(OutputSlots::len);
         let Some(items) = state.items.as_mut().filter(|_| wanted > 0) else {
             let unwanted = state.items.take();
             // ORDERING: as above; a late reader tries one claim more.
@@ -519,12 +522,12 @@ mod models {
 
     type Input = Ranges<'static, Numbers, ()>;
 
-    fn claim(input: &Input, seat: usize) -> Claim<Block<'static, Indexed<Numbers>, ()>> {
-        let cut = Cut::new(None, false, Some(4), 2);
-        input.claim(&Ask {
-            seat,
-            cut,
-            fit: 1,
+    fn claim(input: &Input, slot: usize) -> Claim<Block<'static, Indexed<Numbers>, ()>> {
+        let policy = ChunkPolicy::new(None, false, Some(4), 2);
+        input.claim(&ClaimRequest {
+            slot,
+            policy,
+            slice_items: 1,
             stop: 9,
             patient: false,
             fault: &|_, _| unreachable!(),
@@ -532,10 +535,10 @@ mod models {
     }
 
     /// What a worker claims until there is nothing, or another one has it in hand.
-    fn claim_all(input: &Input, seat: usize) -> Vec<usize> {
+    fn claim_all(input: &Input, slot: usize) -> Vec<usize> {
         let mut claimed = Vec::new();
         loop {
-            match claim(input, seat) {
+            match claim(input, slot) {
                 Claim::Block(Block { start, mut items, .. }) => {
                     let count = items.len();
                     let begun = items.begin(count).iter.unwrap();
@@ -551,9 +554,9 @@ mod models {
         model_within(preemptions, move || {
             let input = Arc::new(Input::new(Numbers(0..len), len, None, workers, 0));
             let threads: Vec<_> = (1..workers)
-                .map(|seat| {
+                .map(|slot| {
                     let input = Arc::clone(&input);
-                    thread::spawn(move || claim_all(&input, seat))
+                    thread::spawn(move || claim_all(&input, slot))
                 })
                 .collect();
             let mut claimed = claim_all(&input, 0);
@@ -574,13 +577,13 @@ mod models {
         each_is_claimed_once(3, 3, 2);
     }
 
-    /// Whoever comes while a range is cut or moved, and leaves, is called back.
+    /// A worker that comes while a range is cut or moved, and leaves, is called back.
     #[test]
     fn a_worker_that_found_a_range_out_is_called_back() {
         model(|| {
             let shared = Arc::new((Pair::new(), Input::new(Numbers(0..2), 2, None, 2, 0)));
-            let work = |(pair, input): &(Pair, Input), seat| {
-                let claim = || match claim(input, seat) {
+            let work = |(pair, input): &(Pair, Input), slot| {
+                let claim = || match claim(input, slot) {
                     Claim::Block(_) => Claim::Block(()),
                     Claim::Busy => Claim::Busy,
                     Claim::Empty => Claim::Empty,

@@ -36,9 +36,9 @@ use crate::sync::{Instant, Mutex, MutexGuard, lock};
 /// # Ok::<(), parpool::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Progress(Arc<Shared>);
+pub struct Progress(Arc<Figures>);
 
-struct Shared {
+struct Figures {
     display: Display,
     calls: Mutex<Calls>,
     /// How often the display was to be told since a thread began to tell it; 0 if none does.
@@ -63,10 +63,10 @@ struct Calls {
     /// There has been one.
     begun: bool,
     /// What the display has not heard.
-    news: Vec<News>,
+    news: Vec<Change>,
 }
 
-enum News {
+enum Change {
     /// A call begins; `anew` if none was open.
     Begun { anew: bool, total: Option<usize> },
     /// The last call that was open has ended.
@@ -131,7 +131,7 @@ enum Display {
 type Tell = dyn Fn(usize, Option<usize>) + Send + Sync;
 
 /// How often a display is told at the most: faster than that it cannot be read.
-const EVERY: Duration = Duration::from_millis(50);
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Progress {
     /// Calls `f(done, total)` as the call goes on: when it begins, about 20 times a second while items are
@@ -157,7 +157,7 @@ impl Progress {
     }
 
     fn of(display: Display) -> Self {
-        Progress(Arc::new(Shared {
+        Progress(Arc::new(Figures {
             display,
             calls: Mutex::new(Calls::default()),
             untold: AtomicUsize::new(0),
@@ -197,7 +197,7 @@ impl Progress {
             None => calls.endless = true,
         }
         let total = calls.total();
-        self.report(calls, News::Begun { anew, total });
+        self.report(calls, Change::Begun { anew, total });
         self.tell();
     }
 
@@ -210,8 +210,8 @@ impl Progress {
         let at = nanos(now - self.0.made);
         // ORDERING: a number that nothing else hangs on.
         let next = self.0.next.load(Ordering::Relaxed);
-        if at >= next || next > at + nanos(EVERY) {
-            self.0.next.store(at + nanos(EVERY), Ordering::Relaxed);
+        if at >= next || next > at + nanos(REPORT_INTERVAL) {
+            self.0.next.store(at + nanos(REPORT_INTERVAL), Ordering::Relaxed);
             self.tell();
         }
     }
@@ -231,7 +231,7 @@ impl Progress {
                 calls.total = calls.done;
             }
             let (done, total, failed) = (calls.done, calls.total(), calls.failed);
-            self.report(calls, News::Ended { done, total, failed });
+            self.report(calls, Change::Ended { done, total, failed });
         } else {
             drop(calls);
         }
@@ -239,7 +239,7 @@ impl Progress {
         finished
     }
 
-    fn report(&self, mut calls: MutexGuard<'_, Calls>, news: News) {
+    fn report(&self, mut calls: MutexGuard<'_, Calls>, news: Change) {
         if !matches!(self.0.display, Display::Nobody) {
             calls.news.push(news);
         }
@@ -248,7 +248,7 @@ impl Progress {
     /// Tells the display, or leaves it to the thread that is at it. No thread waits here, and no lock is held: the
     /// closure may use the pool, and be called in a call of its own.
     fn tell(&self) {
-        let Shared { display, calls, untold, .. } = &*self.0;
+        let Figures { display, calls, untold, .. } = &*self.0;
         if matches!(display, Display::Nobody) {
             return;
         }
@@ -262,7 +262,7 @@ impl Progress {
                 let mut calls = lock(calls);
                 (std::mem::take(&mut calls.news), calls.done(), calls.total())
             };
-            let ended = matches!(news.last(), Some(News::Ended { .. }));
+            let ended = matches!(news.last(), Some(Change::Ended { .. }));
             news.into_iter().for_each(|news| display.hear(news));
             if !ended {
                 display.tell(done, total);
@@ -288,10 +288,10 @@ impl Default for Progress {
 
 /// What is done here runs the user's code, and its panics end here.
 impl Display {
-    fn hear(&self, news: News) {
+    fn hear(&self, news: Change) {
         match news {
-            News::Begun { anew, total } => self.begin(anew, total),
-            News::Ended { done, total, failed } => {
+            Change::Begun { anew, total } => self.begin(anew, total),
+            Change::Ended { done, total, failed } => {
                 self.tell(done, total);
                 self.end(failed);
             }

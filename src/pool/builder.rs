@@ -10,7 +10,7 @@ use super::pool::Pool;
 use crate::error::Error;
 use crate::input::Star;
 use crate::observe::Recorder;
-use crate::scheduler::{Context, Initializer, Workers, threads, worker};
+use crate::scheduler::{Context, Initializer, Shared, threads, worker};
 use crate::sync::{Instant, Mutex, lock};
 
 /// The settings of a [`Pool`], all optional. Made by [`Pool::builder`].
@@ -263,7 +263,7 @@ impl Builder {
         let id = POOLS.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{id}", self.context.name);
         let mut workers =
-            Workers::new(id, count, self.max_tasks_per_child, self.initializer, name, serial);
+            Shared::new(id, count, self.max_tasks_per_child, self.initializer, name, serial);
         workers.recorder = self.insights.then(|| Recorder::new(count));
         let workers = Arc::new(workers);
         if serial {

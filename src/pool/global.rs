@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::scope::Scope;
 use crate::error::{Error, TryError};
 use crate::input::{Apply, Iterable, Star};
-use crate::scheduler::Workers;
+use crate::scheduler::Shared;
 use crate::stream::Imap;
 use crate::task::{AsyncResult, refused};
 
@@ -38,8 +38,8 @@ fn no_pool<T: Send + 'static>(error: Error) -> AsyncResult<T> {
     refused(&no_workers(), error)
 }
 
-fn no_workers() -> Arc<Workers> {
-    Arc::new(Workers::new(usize::MAX, 1, None, None, String::new(), true))
+fn no_workers() -> Arc<Shared> {
+    Arc::new(Shared::new(usize::MAX, 1, None, None, String::new(), true))
 }
 
 fn stream<I, F, R>(ordered: bool, f: F, items: I) -> Imap<'static, I::IntoIter, R>

@@ -12,10 +12,10 @@ use crate::input::{Apply, Iterable, Star};
 use crate::map::{Reduce, Total, map, map_async, map_into, reduce};
 
 use crate::observe::{Progress, Record, Recorder, Watch};
-use crate::scheduler::{Task, Ticket, Workers, park};
+use crate::scheduler::{Shared, Task, Ticket, park};
 use crate::stream::{Imap, Settings};
 use crate::sync::Instant;
-use crate::task::{AsyncResult, Order, apply, refused, submit};
+use crate::task::{AsyncResult, CallOptions, apply, refused, submit};
 
 /// A pool with options for the next calls, which it has the same verbs for.
 ///
@@ -34,19 +34,19 @@ use crate::task::{AsyncResult, Order, apply, refused, submit};
 #[derive(Clone, Copy, Debug)]
 #[must_use = "options do nothing without a call"]
 pub struct Options<'p> {
-    pub(crate) workers: &'p Arc<Workers>,
+    pub(crate) shared: &'p Arc<Shared>,
     /// `None` is up to the pool.
     pub(crate) chunksize: Option<usize>,
     /// `None` is up to the pool.
     buffersize: Option<usize>,
-    /// `None` is for ever.
+    /// `None` is forever.
     timeout: Option<Duration>,
     progress: Option<&'p Progress>,
 }
 
 impl<'p> Options<'p> {
-    pub(crate) fn new(workers: &'p Arc<Workers>) -> Self {
-        Options { workers, chunksize: None, buffersize: None, timeout: None, progress: None }
+    pub(crate) fn new(shared: &'p Arc<Shared>) -> Self {
+        Options { shared, chunksize: None, buffersize: None, timeout: None, progress: None }
     }
 
     /// See [`Pool::chunksize`](crate::Pool::chunksize).
@@ -112,30 +112,30 @@ impl<'p> Options<'p> {
 
     /// What a call is watched by, if it is.
     fn watch(&self, record: impl FnOnce(&Recorder) -> Arc<Record>) -> Option<Arc<Watch>> {
-        let workers = self.workers;
-        Watch::new(workers.count, workers.recorder.as_ref(), self.progress, record)
+        let shared = self.shared;
+        Watch::new(shared.count, shared.recorder.as_ref(), self.progress, record)
     }
 
     /// What `verb` is asked for.
-    fn order(&self, verb: &'static str) -> Result<Order<'p>, Error> {
-        let (deadline, chunksize, workers) = (self.deadline()?, self.chunksize, self.workers);
+    fn call_options(&self, verb: &'static str) -> Result<CallOptions<'p>, Error> {
+        let (deadline, chunksize, shared) = (self.deadline()?, self.chunksize, self.shared);
         let watch = self.watch(|recorder| recorder.call(verb, self.chunksize));
-        Ok(Order { workers, chunksize, deadline, watch })
+        Ok(CallOptions { shared, chunksize, deadline, watch })
     }
 
     /// The same of a verb whose handle says how far it is.
-    pub(crate) fn order_async(&self, verb: &'static str) -> Result<Order<'p>, Error> {
-        let mut order = self.order(verb)?;
-        order.watch.get_or_insert_with(|| Watch::of(order.workers.count, None, None));
-        Ok(order)
+    pub(crate) fn async_options(&self, verb: &'static str) -> Result<CallOptions<'p>, Error> {
+        let mut call = self.call_options(verb)?;
+        call.watch.get_or_insert_with(|| Watch::of(call.shared.count, None, None));
+        Ok(call)
     }
 
     /// The same of a call of a single function.
-    pub(crate) fn order_apply(&self) -> Result<Order<'p>, Error> {
-        let (deadline, workers) = (self.deadline()?, self.workers);
+    pub(crate) fn apply_options(&self) -> Result<CallOptions<'p>, Error> {
+        let (deadline, shared) = (self.deadline()?, self.shared);
         let watch = self.watch(|recorder| recorder.apply());
         watch.iter().for_each(|watch| watch.expect(1));
-        Ok(Order { workers, chunksize: None, deadline, watch })
+        Ok(CallOptions { shared, chunksize: None, deadline, watch })
     }
 
     /// See [`Pool::map`](crate::Pool::map).
@@ -155,7 +155,8 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        map(&self.order("map")?, move |item| Ok::<R, Infallible>(f(item)), items).map_err(only_pool)
+        map(&self.call_options("map")?, move |item| Ok::<R, Infallible>(f(item)), items)
+            .map_err(only_pool)
     }
 
     /// See [`Pool::map_into`](crate::Pool::map_into).
@@ -176,8 +177,8 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Send,
     {
-        let order = self.order("map_into").inspect_err(|_| out.clear())?;
-        map_into(&order, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
+        let call = self.call_options("map_into").inspect_err(|_| out.clear())?;
+        map_into(&call, move |item| Ok::<R, Infallible>(f(item)), items, out).map_err(only_pool)
     }
 
     /// See [`Pool::starmap`](crate::Pool::starmap).
@@ -216,7 +217,7 @@ impl<'p> Options<'p> {
         R: Send,
         E: Send,
     {
-        map(&self.order("try_map")?, f, items)
+        map(&self.call_options("try_map")?, f, items)
     }
 
     /// See [`Pool::reduce`](crate::Pool::reduce). The chunk size says where the input is cut, and so may change the result
@@ -237,7 +238,7 @@ impl<'p> Options<'p> {
         G: Fn(R, R) -> R + Sync,
         R: Send,
     {
-        reduce(&self.order("reduce")?, Reduce { f, op }, items)
+        reduce(&self.call_options("reduce")?, Reduce { f, op }, items)
     }
 
     /// See [`Pool::sum`](crate::Pool::sum). The chunk size says where the input is cut, and so may change the last
@@ -257,7 +258,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Sync,
         R: Sum<R> + Send,
     {
-        let total = reduce(&self.order("sum")?, Total(f), items)?;
+        let total = reduce(&self.call_options("sum")?, Total(f), items)?;
         Ok(total.expect("the sum of no items is a value too"))
     }
 
@@ -277,7 +278,7 @@ impl<'p> Options<'p> {
         F: Apply<A, Output: Send> + Send,
         A: Send,
     {
-        apply(&self.order_apply()?, false, move || f.apply(args))
+        apply(&self.apply_options()?, false, move || f.apply(args))
     }
 
     /// See [`Pool::map_async`](crate::Pool::map_async). The time runs from this call on.
@@ -296,9 +297,9 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        match self.order_async("map_async") {
-            Ok(order) => map_async(&order, submitter(order.workers), f, items),
-            Err(error) => refused(self.workers, error),
+        match self.async_options("map_async") {
+            Ok(call) => map_async(&call, submitter(call.shared), f, items),
+            Err(error) => refused(self.shared, error),
         }
     }
 
@@ -332,9 +333,9 @@ impl<'p> Options<'p> {
         F: Apply<A, Output: Send + 'static> + Send + 'static,
         A: Send + 'static,
     {
-        match self.order_apply() {
-            Ok(order) => submit(&order, move || Ok(f.apply(args))),
-            Err(error) => refused(self.workers, error),
+        match self.apply_options() {
+            Ok(call) => submit(&call, move || Ok(f.apply(args))),
+            Err(error) => refused(self.shared, error),
         }
     }
 }
@@ -398,7 +399,7 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        self.stream_by(ordered, submitter(self.workers), f, items)
+        self.stream_by(ordered, submitter(self.shared), f, items)
     }
 
     /// A stream whose chunks are queued by `submit`.
@@ -414,13 +415,14 @@ impl<'p> Options<'p> {
         F: Fn(I::Item) -> R + Send + Sync + 's,
         R: Send + 's,
     {
-        let workers = self.workers;
-        let (order, refused) = match self.order(if ordered { "imap" } else { "imap_unordered" }) {
-            Ok(order) => (order, workers.admit().err()),
-            Err(error) => (Order::plain(workers), Some(error)),
-        };
+        let shared = self.shared;
+        let (call, refused) =
+            match self.call_options(if ordered { "imap" } else { "imap_unordered" }) {
+                Ok(call) => (call, shared.admit().err()),
+                Err(error) => (CallOptions::plain(shared), Some(error)),
+            };
         let settings = Settings { buffersize: self.buffersize, ordered };
-        let stream = Imap::new(&order, settings, submit, f, items);
+        let stream = Imap::new(&call, settings, submit, f, items);
         match refused {
             Some(error) => stream.refuse(error),
             None => stream,
@@ -430,8 +432,8 @@ impl<'p> Options<'p> {
 
 /// What queues tasks that borrow nothing.
 fn submitter(
-    workers: &Arc<Workers>,
+    shared: &Arc<Shared>,
 ) -> impl Fn(Arc<dyn Task>) -> Result<Ticket, Error> + Send + Sync + 'static {
-    let workers = Arc::clone(workers);
-    move |task| workers.submit(task)
+    let shared = Arc::clone(shared);
+    move |task| shared.submit(task)
 }

@@ -14,9 +14,9 @@ use crate::error::{Error, TryError};
 use crate::input::{Apply, Iterable, Star};
 
 use crate::observe::{Insights, Progress};
-use crate::scheduler::{State, Workers, park, worker};
+use crate::scheduler::{PoolState, Shared, park, worker};
 use crate::stream::Imap;
-use crate::task::{AsyncResult, Order, apply};
+use crate::task::{AsyncResult, CallOptions, apply};
 
 /// A pool of workers.
 ///
@@ -36,8 +36,8 @@ use crate::task::{AsyncResult, Order, apply};
 /// [replaced](Builder::max_tasks_per_child); otherwise these end when it has ended, and each call is
 /// [`NotRunning`](Error::NotRunning) there.
 ///
-/// A process that is made by `fork` has the one thread that called it, so no worker: whoever uses there a
-/// pool of before waits for ever. Make pools after the fork. (Python's start method `fork` has the same
+/// A process that is made by `fork` has the one thread that called it, so no worker: a thread that uses a pool of
+/// before there waits forever. Make pools after the fork. (Python's start method `fork` has the same
 /// trap, and is no longer the default.)
 ///
 /// Python: `multiprocessing.Pool`, and its use as a context manager.
@@ -52,14 +52,14 @@ use crate::task::{AsyncResult, Order, apply};
 /// ```
 #[derive(Clone)]
 pub struct Pool {
-    pub(crate) workers: Arc<Workers>,
-    owner: Arc<Owner>,
+    pub(crate) shared: Arc<Shared>,
+    owner: Arc<PoolOwner>,
 }
 
 /// What the clones of a pool share: the last of them ends it.
 ///
 /// The second is true when it is not to be waited for.
-struct Owner(Arc<Workers>, AtomicBool);
+struct PoolOwner(Arc<Shared>, AtomicBool);
 
 impl Pool {
     /// A pool of `processes` workers, or of one for each core with `None`.
@@ -92,9 +92,9 @@ impl Pool {
         Builder::default()
     }
 
-    pub(crate) fn new_from(workers: Arc<Workers>) -> Self {
-        let owner = Arc::new(Owner(Arc::clone(&workers), AtomicBool::new(false)));
-        Pool { workers, owner }
+    pub(crate) fn new_from(shared: Arc<Shared>) -> Self {
+        let owner = Arc::new(PoolOwner(Arc::clone(&shared), AtomicBool::new(false)));
+        Pool { shared, owner }
     }
 
     /// How many workers there are. A serial pool has one.
@@ -104,7 +104,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn processes(&self) -> usize {
-        self.workers.count
+        self.shared.count
     }
 
     /// Whether it takes new work: neither [`close`](Pool::close) nor [`terminate`](Pool::terminate) was called, and no worker was
@@ -118,7 +118,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn is_running(&self) -> bool {
-        self.workers.state() == State::Running
+        self.shared.state() == PoolState::Running
     }
 
     /// The options of a call with nothing set, to be set one by one.
@@ -134,7 +134,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn options(&self) -> Options<'_> {
-        Options::new(&self.workers)
+        Options::new(&self.shared)
     }
 
     /// For the next calls, a chunk is exactly `items` items, the last one fewer: what one worker takes
@@ -201,7 +201,7 @@ impl Pool {
         self.options().timeout(timeout)
     }
 
-    /// For the next calls, has `progress` say how many items are finished, and of how many: to whoever asks it, to a
+    /// For the next calls, has `progress` say how many items are finished, and of how many: to a thread that asks, to a
     /// closure, or in a bar; see [`Progress`].
     ///
     /// What is counted is what the workers have finished, not what was pulled from the input. Of an input
@@ -607,7 +607,7 @@ impl Pool {
         F: FnOnce() -> R + Send,
         R: Send,
     {
-        apply(&Order::plain(&self.workers), true, f)
+        apply(&CallOptions::plain(&self.shared), true, f)
     }
 
     /// Where the time of the last calls went; `None` if the pool was built without
@@ -626,7 +626,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn insights(&self) -> Option<Insights> {
-        self.workers.recorder.as_ref().map(Insights::of)
+        self.shared.recorder.as_ref().map(Insights::of)
     }
 
     /// Takes no new work; what was accepted is finished. Then the threads end by themselves.
@@ -646,7 +646,7 @@ impl Pool {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn close(&self) {
-        self.workers.end(State::Closed);
+        self.shared.end(PoolState::Closed);
     }
 
     /// Skips what has not begun and takes no new work. Returns at once.
@@ -668,7 +668,7 @@ impl Pool {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn terminate(&self) {
-        self.workers.end(State::Terminated);
+        self.shared.end(PoolState::Terminated);
     }
 
     /// Waits until all work is done and the threads are gone, their thread-locals destroyed.
@@ -692,7 +692,7 @@ impl Pool {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn join(&self) -> Result<(), Error> {
-        self.workers.join(None)
+        self.shared.join(None)
     }
 
     /// As [`join`](Pool::join), but no longer than `timeout`.
@@ -711,7 +711,7 @@ impl Pool {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        self.workers.join(park::deadline(timeout))
+        self.shared.join(park::deadline(timeout))
     }
 
     /// [Closes](Pool::close) the pool and drops this handle without waiting: what was accepted is finished, and then
@@ -737,27 +737,31 @@ impl Pool {
     }
 }
 
-// See `Workers`.
+// See `Shared`.
 impl UnwindSafe for Pool {}
 impl RefUnwindSafe for Pool {}
 
-impl Drop for Owner {
+impl Drop for PoolOwner {
     fn drop(&mut self) {
-        let Owner(workers, detached) = self;
-        workers.end(if std::thread::panicking() { State::Terminated } else { State::Closed });
-        if !*detached.get_mut() && !worker::is_of(workers.id) {
+        let PoolOwner(shared, detached) = self;
+        shared.end(if std::thread::panicking() {
+            PoolState::Terminated
+        } else {
+            PoolState::Closed
+        });
+        if !*detached.get_mut() && !worker::is_of(shared.id) {
             // It was ended and this is no worker of it, so there is nothing to fail with.
-            let _ = workers.join(None);
+            let _ = shared.join(None);
         }
     }
 }
 
-/// `Pool { state: Running, workers: 4 }`.
+/// `Pool { state: Running, shared: 4 }`.
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("state", &self.workers.state())
-            .field("workers", &self.workers.count)
+            .field("state", &self.shared.state())
+            .field("workers", &self.shared.count)
             .finish()
     }
 }

@@ -8,11 +8,11 @@ use super::options::Options;
 use crate::error::Error;
 use crate::input::{Apply, Iterable};
 use crate::map::map_async;
-use crate::raw::{self, Lease, Leases};
-use crate::scheduler::{Task, Ticket, Worker, Workers, worker};
+use crate::raw::{self, BorrowedTask, ScopeTasks};
+use crate::scheduler::{Shared, Task, Ticket, Worker, worker};
 use crate::stream::Imap;
 use crate::sync::Instant;
-use crate::task::{Kind, TaskHandle, refused, submit_by};
+use crate::task::{CallKind, TaskHandle, refused, submit_by};
 
 /// What [`Pool::scope`](crate::Pool::scope) gives its body: the verbs that return before they are done,
 /// with closures and items that may borrow what lives longer than the scope.
@@ -71,51 +71,51 @@ use crate::task::{Kind, TaskHandle, refused, submit_by};
 #[derive(Clone, Copy)]
 pub struct Scope<'scope, 'env: 'scope> {
     options: Options<'env>,
-    leases: &'scope Leases<'scope, 'env>,
+    tasks: &'scope ScopeTasks<'scope, 'env>,
 }
 
 pub(crate) fn scope<'env, F, R>(options: Options<'env>, body: F) -> R
 where
     F: for<'scope> FnOnce(Scope<'scope, 'env>) -> R,
 {
-    let workers = options.workers;
-    let end = End { workers, this_worker: workers.this_worker() };
-    raw::scope(&end, |leases| body(Scope { options, leases }))
+    let shared = options.shared;
+    let end = ScopeEnd { shared, this_worker: shared.this_worker() };
+    raw::scope(&end, |tasks| body(Scope { options, tasks }))
 }
 
 /// The end of a scope. A task that nobody has begun is run here, if this is a worker, and skipped as soon as nobody
 /// shall wait for it any more.
-struct End<'w> {
-    workers: &'w Arc<Workers>,
+struct ScopeEnd<'w> {
+    shared: &'w Arc<Shared>,
     this_worker: Option<&'w Worker>,
 }
 
-impl raw::End for End<'_> {
-    fn begin(&self, lease: &Lease) {
-        let workers = self.workers;
-        let late = || lease.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+impl raw::End for ScopeEnd<'_> {
+    fn begin(&self, lent: &BorrowedTask) {
+        let shared = self.shared;
+        let late = || lent.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if self.this_worker.is_none() && !self.has_ended() && !late() {
             return;
         }
-        let _open = self.this_worker.map(|worker| workers.keep_open(worker));
-        let Some(entry) = lease.take_ticket().and_then(|ticket| workers.withdraw(ticket)) else {
+        let _open = self.this_worker.map(|worker| shared.keep_open(worker));
+        let Some(entry) = lent.take_ticket().and_then(|ticket| shared.withdraw(ticket)) else {
             return;
         };
         match self.this_worker {
             // Which skips it by itself, if it is to be.
             Some(worker) => worker::run(entry, worker),
-            None if self.has_ended() => worker::skip(entry, workers.ended()),
+            None if self.has_ended() => worker::skip(entry, shared.stop_reason()),
             None => worker::skip(entry, Error::DeadlineExceeded),
         }
     }
 
     fn wait(&self, deadline: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
-        let _waiting = self.workers.waiting();
-        self.workers.wait(deadline, ready)
+        let _waiting = self.shared.waiting();
+        self.shared.wait(deadline, ready)
     }
 
     fn has_ended(&self) -> bool {
-        self.workers.is_terminated()
+        self.shared.is_terminated()
     }
 }
 
@@ -134,12 +134,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Apply<A, Output: Send + 'scope> + Send + 'scope,
         A: Send + 'scope,
     {
-        match self.options.order_apply() {
-            Ok(order) => {
+        match self.options.apply_options() {
+            Ok(call) => {
                 let work = move || Ok(f.apply(args));
-                submit_by(&order, Kind::Task, work, |task| self.submit(task))
+                submit_by(&call, CallKind::Task, work, |task| self.submit(task))
             }
-            Err(error) => refused(self.options.workers, error),
+            Err(error) => refused(self.options.shared, error),
         }
     }
 
@@ -159,9 +159,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: Fn(I::Item) -> R + Send + Sync + 'scope,
         R: Send + 'scope,
     {
-        match self.options.order_async("map_async") {
-            Ok(order) => map_async(&order, self.submitter(), f, items),
-            Err(error) => refused(self.options.workers, error),
+        match self.options.async_options("map_async") {
+            Ok(call) => map_async(&call, self.submitter(), f, items),
+            Err(error) => refused(self.options.shared, error),
         }
     }
 
@@ -226,9 +226,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         &self,
     ) -> impl Fn(Arc<dyn Task + 'scope>) -> Result<Ticket, Error> + Send + Sync + use<'scope, 'env>
     {
-        let (workers, leases) = (Arc::clone(self.options.workers), self.leases);
+        let (shared, tasks) = (Arc::clone(self.options.shared), self.tasks);
         let deadline = self.options.deadline().ok().flatten();
-        move |task| leases.lease(task, deadline, |lease| workers.submit(lease))
+        move |task| tasks.lend(task, deadline, |lent| shared.submit(lent))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::sync::{Mutex, lock};
 
 /// Work with its lifetime erased, that any number of threads may use until it is taken back.
 ///
-/// Its owner must not end what the work borrows before [`is_over`](Borrowed::is_over). Whoever has a copy of the work
+/// Its owner must not end what the work borrows before [`is_over`](Borrowed::is_over). A thread that has a copy of the work
 /// is inside, and none gets one after the work was taken back: so then nobody can touch it any more.
 pub(crate) struct Borrowed<W>(Mutex<State<W>>);
 

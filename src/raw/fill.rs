@@ -8,29 +8,29 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Places for results in one buffer: exclusive use of the indices `range`, none of them written.
-pub(crate) struct Slots<'a, R> {
+pub(crate) struct OutputSlots<'a, R> {
     /// The buffer's first element.
     base: *mut R,
-    /// Within the buffer's capacity; no other `Slots` or `Run` of this buffer overlaps it.
+    /// Within the buffer's capacity; no other `OutputSlots` or `OutputRun` of this buffer overlaps it.
     range: Range<usize>,
-    /// Borrows the buffer, or keeps it alive, if it is that of a [`Room`].
+    /// Borrows the buffer, or keeps it alive, if it is that of a [`SharedOutput`].
     buffer: PhantomData<&'a mut &'a mut [R]>,
     keeper: Option<Arc<Memory<R>>>,
 }
 
-// SAFETY: a `Slots` is exclusive use of places for `R`, like `&mut [MaybeUninit<R>]`, which is `Send`
+// SAFETY: a `OutputSlots` is exclusive use of places for `R`, like `&mut [MaybeUninit<R>]`, which is `Send`
 // where `R` is; so is an `Arc<Memory<R>>`.
-unsafe impl<R: Send> Send for Slots<'_, R> {}
-// SAFETY: nothing can be done with a shared `Slots` but to ask for its length.
-unsafe impl<R> Sync for Slots<'_, R> {}
+unsafe impl<R: Send> Send for OutputSlots<'_, R> {}
+// SAFETY: nothing can be done with a shared `OutputSlots` but to ask for its length.
+unsafe impl<R> Sync for OutputSlots<'_, R> {}
 
-/// A buffer that is freed with the last `Slots` or `Run` of it. In here it is empty.
+/// A buffer that is freed with the last `OutputSlots` or `OutputRun` of it. In here it is empty.
 struct Memory<R>(Vec<R>);
 
 // SAFETY: nothing can be done with a shared `Memory` but to keep it.
 unsafe impl<R> Sync for Memory<R> {}
 
-impl<'a, R> Slots<'a, R> {
+impl<'a, R> OutputSlots<'a, R> {
     pub(crate) fn len(&self) -> usize {
         self.range.len()
     }
@@ -39,26 +39,27 @@ impl<'a, R> Slots<'a, R> {
     pub(crate) fn split_at(self, mid: usize) -> (Self, Self) {
         assert!(mid <= self.len());
         let middle = self.range.start + mid;
-        let back = Slots { range: middle..self.range.end, keeper: self.keeper.clone(), ..self };
-        (Slots { range: self.range.start..middle, ..self }, back)
+        let back =
+            OutputSlots { range: middle..self.range.end, keeper: self.keeper.clone(), ..self };
+        (OutputSlots { range: self.range.start..middle, ..self }, back)
     }
 }
 
-/// A run of results, written into the front of its [`Slots`]. Dropping it drops them.
-pub(crate) struct Run<'a, R> {
-    slots: Slots<'a, R>,
+/// A run of results, written into the front of its [`OutputSlots`]. Dropping it drops them.
+pub(crate) struct OutputRun<'a, R> {
+    slots: OutputSlots<'a, R>,
     /// How many are written, from the front.
     len: usize,
 }
 
-// SAFETY: a `Run` owns values of `R` and an exclusive borrow of places for more.
-unsafe impl<R: Send> Send for Run<'_, R> {}
-// SAFETY: a shared `Run` gives no access to its values.
-unsafe impl<R> Sync for Run<'_, R> {}
+// SAFETY: a `OutputRun` owns values of `R` and an exclusive borrow of places for more.
+unsafe impl<R: Send> Send for OutputRun<'_, R> {}
+// SAFETY: a shared `OutputRun` gives no access to its values.
+unsafe impl<R> Sync for OutputRun<'_, R> {}
 
-impl<'a, R> Run<'a, R> {
-    pub(crate) fn new(slots: Slots<'a, R>) -> Self {
-        Run { slots, len: 0 }
+impl<'a, R> OutputRun<'a, R> {
+    pub(crate) fn new(slots: OutputSlots<'a, R>) -> Self {
+        OutputRun { slots, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -128,12 +129,12 @@ impl<'a, R> Run<'a, R> {
     }
 
     /// Gives up the places that are not written.
-    pub(crate) fn split_off_free(&mut self) -> Slots<'a, R> {
+    pub(crate) fn split_off_free(&mut self) -> OutputSlots<'a, R> {
         let written = self.slots.range.start + self.len;
         let free = written..self.slots.range.end;
         self.slots.range.end = written;
         let keeper = self.slots.keeper.clone();
-        Slots { base: self.slots.base, range: free, buffer: PhantomData, keeper }
+        OutputSlots { base: self.slots.base, range: free, buffer: PhantomData, keeper }
     }
 
     /// Takes `next` in when it begins where this one ends; gives it back otherwise.
@@ -173,7 +174,7 @@ impl Drop for Written<'_> {
     }
 }
 
-impl<R> Drop for Run<'_, R> {
+impl<R> Drop for OutputRun<'_, R> {
     fn drop(&mut self) {
         let written = std::ptr::slice_from_raw_parts_mut(
             self.slots.base.wrapping_add(self.slots.range.start),
@@ -191,12 +192,13 @@ impl<R> Drop for Run<'_, R> {
 pub(crate) fn fill<R, T>(
     mut buffer: Vec<R>,
     len: usize,
-    write: impl for<'a> FnOnce(Slots<'a, R>) -> (Vec<Run<'a, R>>, T),
+    write: impl for<'a> FnOnce(OutputSlots<'a, R>) -> (Vec<OutputRun<'a, R>>, T),
 ) -> (Vec<R>, T) {
     buffer.clear();
     assert!(len <= buffer.capacity());
     let base = buffer.as_mut_ptr();
-    let (runs, rest) = write(Slots { base, range: 0..len, buffer: PhantomData, keeper: None });
+    let (runs, rest) =
+        write(OutputSlots { base, range: 0..len, buffer: PhantomData, keeper: None });
     let end = join(base, runs);
     // SAFETY: all of `0..end` is written, says `join`, and nobody else's.
     unsafe { buffer.set_len(end) };
@@ -204,11 +206,11 @@ pub(crate) fn fill<R, T>(
 }
 
 /// Takes the values of `runs`, which must be of the buffer at `base` and join without a gap from its
-/// beginning: how many there are. They are whoever's who owns the buffer.
+/// beginning: how many there are. They belong to the owner of the buffer.
 ///
 /// (Two buffers that both have room for values are at two places; that runs of one do not overlap is
-/// the promise of every `Slots`.)
-fn join<R>(base: *const R, mut runs: Vec<Run<'_, R>>) -> usize {
+/// the promise of every `OutputSlots`.)
+fn join<R>(base: *const R, mut runs: Vec<OutputRun<'_, R>>) -> usize {
     runs.retain(|run| run.len > 0);
     runs.sort_unstable_by_key(|run| run.slots.range.start);
     let mut end = 0;
@@ -217,16 +219,16 @@ fn join<R>(base: *const R, mut runs: Vec<Run<'_, R>>) -> usize {
         assert_eq!(run.slots.range.start, end, "a run of results is missing");
         end += run.len;
     }
-    runs.into_iter().map(Run::forget).sum()
+    runs.into_iter().map(OutputRun::forget).sum()
 }
 
 /// What [`fill`] is for somebody who does not wait: room for results that lives as long as anybody has
 /// a part of it.
-pub(crate) struct Room<R>(Arc<Memory<R>>);
+pub(crate) struct SharedOutput<R>(Arc<Memory<R>>);
 
-impl<R> Room<R> {
+impl<R> SharedOutput<R> {
     /// The memory of `buffer`, which is emptied first, with its first `len` places.
-    pub(crate) fn new<'a>(mut buffer: Vec<R>, len: usize) -> (Self, Slots<'a, R>)
+    pub(crate) fn new<'a>(mut buffer: Vec<R>, len: usize) -> (Self, OutputSlots<'a, R>)
     where
         R: 'a,
     {
@@ -235,7 +237,7 @@ impl<R> Room<R> {
         let base = buffer.as_mut_ptr();
         let memory = Arc::new(Memory(buffer));
         let keeper = Some(Arc::clone(&memory));
-        (Room(memory), Slots { base, range: 0..len, buffer: PhantomData, keeper })
+        (SharedOutput(memory), OutputSlots { base, range: 0..len, buffer: PhantomData, keeper })
     }
 
     /// The vector of all that was written: the values of `runs`, which must be of this room and join
@@ -243,8 +245,8 @@ impl<R> Room<R> {
     ///
     /// # Panics
     /// If they are not, or if anybody has a part of the room left.
-    pub(crate) fn collect(self, runs: Vec<Run<'_, R>>) -> Vec<R> {
-        let Room(memory) = self;
+    pub(crate) fn collect(self, runs: Vec<OutputRun<'_, R>>) -> Vec<R> {
+        let SharedOutput(memory) = self;
         let end = join(memory.0.as_ptr(), runs);
         let Memory(mut buffer) = Arc::into_inner(memory).expect("all places were given back");
         // SAFETY: all of `0..end` is written, says `join`, and nobody else's. Moving the vector has
@@ -272,7 +274,7 @@ mod tests {
     fn runs_written_in_any_order_join_in_index_order() {
         let (filled, ()) = fill(Vec::with_capacity(10), 10, |slots| {
             let (front, back) = slots.split_at(4);
-            let mut runs = vec![Run::new(back), Run::new(front)];
+            let mut runs = vec![OutputRun::new(back), OutputRun::new(front)];
             runs[0].extend(usize::MAX, &mut ok(text(4..10)), |value| value).unwrap();
             runs[1].extend(usize::MAX, &mut ok(text(0..4)), |value| value).unwrap();
             (runs, ())
@@ -285,7 +287,7 @@ mod tests {
         let (filled, ()) = fill(Vec::with_capacity(6), 6, |slots| {
             let (a, rest) = slots.split_at(2);
             let (b, c) = rest.split_at(2);
-            let [mut a, mut b, mut c] = [a, b, c].map(Run::new);
+            let [mut a, mut b, mut c] = [a, b, c].map(OutputRun::new);
             a.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
             b.extend(usize::MAX, &mut ok(text(2..4)), |value| value).unwrap();
             c.extend(usize::MAX, &mut ok(text(4..6)), |value| value).unwrap();
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn a_run_writes_no_further_than_its_slots() {
         let (filled, ()) = fill(Vec::with_capacity(3), 3, |slots| {
-            let mut run = Run::new(slots);
+            let mut run = OutputRun::new(slots);
             run.extend(usize::MAX, &mut ok(text(0..100)), |value| value).unwrap();
             (vec![run], ())
         });
@@ -311,9 +313,9 @@ mod tests {
     fn a_short_fill_is_a_short_vector_and_a_dropped_run_drops_its_values() {
         let (filled, ()) = fill(Vec::with_capacity(8), 8, |slots| {
             let (front, back) = slots.split_at(4);
-            let mut front = Run::new(front);
+            let mut front = OutputRun::new(front);
             front.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
-            let mut dropped = Run::new(back);
+            let mut dropped = OutputRun::new(back);
             dropped.extend(usize::MAX, &mut ok(text(0..4)), |value| value).unwrap();
             (vec![front], ())
         });
@@ -322,11 +324,11 @@ mod tests {
 
     #[test]
     fn a_room_is_collected_by_the_last_to_have_a_part_of_it() {
-        let (room, slots) = Room::new(Vec::with_capacity(10), 9);
+        let (room, slots) = SharedOutput::new(Vec::with_capacity(10), 9);
         let (front, back) = slots.split_at(4);
         let threads = [(front, 0..4), (back, 4..8)].map(|(slots, range)| {
             std::thread::spawn(move || {
-                let mut run = Run::new(slots);
+                let mut run = OutputRun::new(slots);
                 run.extend(usize::MAX, &mut ok(text(range)), |value| value).unwrap();
                 drop(run.split_off_free());
                 run
@@ -338,10 +340,10 @@ mod tests {
 
     #[test]
     fn a_room_may_go_before_its_runs() {
-        let (room, slots) = Room::<String>::new(Vec::new(), 0);
-        assert_eq!(room.collect(vec![Run::new(slots)]), [""; 0]);
-        let (room, slots) = Room::new(Vec::with_capacity(2), 2);
-        let mut run = Run::new(slots);
+        let (room, slots) = SharedOutput::<String>::new(Vec::new(), 0);
+        assert_eq!(room.collect(vec![OutputRun::new(slots)]), [""; 0]);
+        let (room, slots) = SharedOutput::new(Vec::with_capacity(2), 2);
+        let mut run = OutputRun::new(slots);
         run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
         drop(room);
         run.extend(usize::MAX, &mut ok(text(1..2)), |value| value).unwrap();
@@ -350,9 +352,9 @@ mod tests {
 
     #[test]
     fn neighbours_by_number_in_two_rooms_do_not_join() {
-        let (room, slots) = Room::new(Vec::with_capacity(1), 1);
-        let (_other, others) = Room::new(Vec::with_capacity(2), 2);
-        let (mut run, mut stranger) = (Run::new(slots), Run::new(others.split_at(1).1));
+        let (room, slots) = SharedOutput::new(Vec::with_capacity(1), 1);
+        let (_other, others) = SharedOutput::new(Vec::with_capacity(2), 2);
+        let (mut run, mut stranger) = (OutputRun::new(slots), OutputRun::new(others.split_at(1).1));
         run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
         stranger.extend(usize::MAX, &mut ok(text(1..2)), |value| value).unwrap();
         let stranger = run.append(stranger).unwrap_err();
@@ -363,9 +365,9 @@ mod tests {
     #[test]
     #[should_panic(expected = "another")]
     fn the_run_of_another_room_is_not_collected() {
-        let (room, _slots) = Room::new(Vec::with_capacity(1), 1);
-        let (_other, others) = Room::new(Vec::with_capacity(1), 1);
-        let mut run = Run::new(others);
+        let (room, _slots) = SharedOutput::new(Vec::with_capacity(1), 1);
+        let (_other, others) = SharedOutput::new(Vec::with_capacity(1), 1);
+        let mut run = OutputRun::new(others);
         run.extend(usize::MAX, &mut ok(text(0..1)), |value| value).unwrap();
         room.collect(vec![run]);
     }
@@ -373,7 +375,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "given back")]
     fn a_room_that_somebody_is_in_is_not_collected() {
-        let (room, slots) = Room::<String>::new(Vec::with_capacity(1), 1);
+        let (room, slots) = SharedOutput::<String>::new(Vec::with_capacity(1), 1);
         room.collect(Vec::new());
         drop(slots);
     }
@@ -382,7 +384,7 @@ mod tests {
     #[should_panic(expected = "missing")]
     fn a_gap_is_no_vector() {
         fill(Vec::with_capacity(4), 4, |slots| {
-            let mut run = Run::new(slots.split_at(2).1);
+            let mut run = OutputRun::new(slots.split_at(2).1);
             run.extend(usize::MAX, &mut ok(text(0..2)), |value| value).unwrap();
             (vec![run], ())
         });
@@ -392,9 +394,9 @@ mod tests {
     fn zero_sized_results() {
         let (filled, ()) = fill(Vec::new(), 1000, |slots| {
             let (front, back) = slots.split_at(1);
-            let mut run = Run::new(front);
+            let mut run = OutputRun::new(front);
             run.extend(1, &mut [Ok::<(), Never>(())].into_iter(), |value| value).unwrap();
-            let mut rest = Run::new(back);
+            let mut rest = OutputRun::new(back);
             rest.extend(999, &mut (1..1000).map(|_| Ok::<(), Never>(())), |value| value).unwrap();
             assert!(run.append(rest).is_ok());
             (vec![run], ())

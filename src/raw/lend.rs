@@ -11,11 +11,11 @@ use crate::sync::Mutex;
 /// What [`lend`] hands to the workers: work that several threads may join.
 pub(crate) trait Job: Sync {
     /// Does a share of the work on `worker`; `loan` is what to submit for another one to join.
-    fn work(&self, loan: &Arc<Loan>, worker: &Worker);
+    fn work(&self, loan: &Arc<BorrowedJob>, worker: &Worker);
 }
 
 /// A job that other threads may use until its owner takes it back.
-pub(crate) struct Loan {
+pub(crate) struct BorrowedJob {
     job: Borrowed<Lent>,
     /// Its places in the queue.
     pub(crate) tickets: Mutex<Tickets>,
@@ -28,7 +28,7 @@ struct Lent(*const (dyn Job + 'static));
 // SAFETY: it is a `&dyn Job`, and `Job` is `Sync`; that it still lives is `lend`'s to see to.
 unsafe impl Send for Lent {}
 
-impl Loan {
+impl BorrowedJob {
     /// Lets the calling thread work on the job, unless it was taken back.
     pub(crate) fn join(self: &Arc<Self>, worker: &Worker) {
         self.job.with(|lent| {
@@ -51,11 +51,11 @@ impl Loan {
     }
 }
 
-/// Lends `job` to whoever joins the loan that `body` gets, until `body` has returned and the last
+/// Lends `job` to the threads that join the loan that `body` gets, until `body` has returned and the last
 /// of them has left.
-pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
+pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<BorrowedJob>) -> R) -> R {
     /// Takes the job back, also when `body` panics.
-    struct Owner(Arc<Loan>);
+    struct Owner(Arc<BorrowedJob>);
 
     impl Drop for Owner {
         fn drop(&mut self) {
@@ -65,11 +65,11 @@ pub(crate) fn lend<R>(job: &dyn Job, body: impl FnOnce(&Arc<Loan>) -> R) -> R {
         }
     }
 
-    // SAFETY: only the lifetime changes. The pointer is read in `Loan::join` alone, which says why
+    // SAFETY: only the lifetime changes. The pointer is read in `BorrowedJob::join` alone, which says why
     // the borrow is alive there: `Owner::drop`, which nothing can skip, waits for it.
     let erased: *const (dyn Job + 'static) = unsafe { std::mem::transmute(job as *const dyn Job) };
     let job = Borrowed::new(Lent(erased));
-    let owner = Owner(Arc::new(Loan { job, tickets: Mutex::default() }));
+    let owner = Owner(Arc::new(BorrowedJob { job, tickets: Mutex::default() }));
     body(&owner.0)
 }
 
@@ -94,7 +94,7 @@ mod models {
     unsafe impl Sync for Lent {}
 
     impl Job for Lent {
-        fn work(&self, _: &Arc<Loan>, _: &Worker) {
+        fn work(&self, _: &Arc<BorrowedJob>, _: &Worker) {
             let _inside = lock(&self.inside);
             // SAFETY: as above.
             self.used.with_mut(|used| unsafe { *used += 1 });
@@ -153,7 +153,7 @@ mod tests {
     struct Count(std::sync::atomic::AtomicUsize);
 
     impl Job for Count {
-        fn work(&self, _: &Arc<Loan>, _: &Worker) {
+        fn work(&self, _: &Arc<BorrowedJob>, _: &Worker) {
             // ORDERING: a counter of a test, read after the threads were joined.
             self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }

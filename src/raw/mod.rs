@@ -4,11 +4,11 @@
 //! says why it is sound from what stands in that file alone:
 //!
 //! * `fill`: many threads write the results of a map into one `Vec`.
-//! * `lane`: a worker hands the results of a chunk to the consumer of a stream, one by one.
+//! * `spsc`: a worker hands the results of a chunk to the consumer of a stream, one by one.
 //! * `lend`: the workers use what is on the stack of a caller, which waits for them.
 //! * `scope`: the same for any number of tasks, which have handles. Both are made of `borrowed`, which counts who
 //!   uses what was lent.
-//! * [`Payload`]: threads look at what a panic threw.
+//! * [`SharedPayload`]: threads look at what a panic threw.
 //!
 //! Under Miri, `frames` asks it how deep the stack is.
 #![allow(unsafe_code)]
@@ -17,15 +17,15 @@ mod borrowed;
 mod fill;
 #[cfg(miri)]
 mod frames;
-mod lane;
 mod lend;
 mod payload;
 mod scope;
+mod spsc;
 
-pub(crate) use fill::{Room, Run, Slots, fill};
+pub(crate) use fill::{OutputRun, OutputSlots, SharedOutput, fill};
 #[cfg(miri)]
 pub(crate) use frames::frames;
-pub(crate) use lane::{Reader, Writer, lane};
-pub(crate) use lend::{Job, Loan, lend};
-pub(crate) use payload::Payload;
-pub(crate) use scope::{End, Lease, Leases, scope};
+pub(crate) use lend::{BorrowedJob, Job, lend};
+pub(crate) use payload::SharedPayload;
+pub(crate) use scope::{BorrowedTask, End, ScopeTasks, scope};
+pub(crate) use spsc::{Reader, Writer, channel};

@@ -6,15 +6,15 @@ use std::fmt;
 /// A value that threads share although its type is not `Sync`.
 ///
 /// It is looked at as a `T` only where `T` is `Sync`.
-pub(crate) struct Payload(Box<dyn Any + Send>);
+pub(crate) struct SharedPayload(Box<dyn Any + Send>);
 
-// SAFETY: what is shared is a `&Payload`, and all that can be had through it is a `&T` of a type that is `Sync`, or that
+// SAFETY: what is shared is a `&SharedPayload`, and all that can be had through it is a `&T` of a type that is `Sync`, or that
 // the value is of another type: the type is asked for by a method of the box's vtable, which reads nothing of the value.
-unsafe impl Sync for Payload {}
+unsafe impl Sync for SharedPayload {}
 
-impl Payload {
+impl SharedPayload {
     pub(crate) fn new(value: Box<dyn Any + Send>) -> Self {
-        Payload(value)
+        SharedPayload(value)
     }
 
     pub(crate) fn downcast_ref<T: Any + Sync>(&self) -> Option<&T> {
@@ -26,9 +26,9 @@ impl Payload {
     }
 }
 
-impl fmt::Debug for Payload {
+impl fmt::Debug for SharedPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Payload")
+        f.write_str("SharedPayload")
     }
 }
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn threads_look_at_what_was_thrown_as_what_it_is() {
-        let payload = Payload::new(Box::new(String::from("thrown")));
+        let payload = SharedPayload::new(Box::new(String::from("thrown")));
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_not_sync_is_given_back_whole() {
-        let payload = Payload::new(Box::new(std::cell::Cell::new(7)));
+        let payload = SharedPayload::new(Box::new(std::cell::Cell::new(7)));
         let cell = payload.into_inner().downcast::<std::cell::Cell<i32>>().unwrap();
         assert_eq!(cell.get(), 7);
     }

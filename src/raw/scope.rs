@@ -13,7 +13,7 @@ use crate::scheduler::{Task, Ticket, Worker};
 use crate::sync::{Instant, Mutex, lock};
 
 /// The tasks of a scope, which may borrow from what encloses it. Made by [`scope`].
-pub(crate) struct Leases<'scope, 'env: 'scope> {
+pub(crate) struct ScopeTasks<'scope, 'env: 'scope> {
     list: Mutex<List>,
     /// Invariant in both, as `std::thread::Scope` is: neither may be taken for another.
     scope: PhantomData<&'scope mut &'scope ()>,
@@ -21,8 +21,8 @@ pub(crate) struct Leases<'scope, 'env: 'scope> {
 }
 
 struct List {
-    /// What was leased, may not be over, and was not seen by the end of the scope. Pruned as it grows.
-    leases: Vec<Arc<Lease>>,
+    /// What was lent, may not be over, and was not seen by the end of the scope. Pruned as it grows.
+    tasks: Vec<Arc<BorrowedTask>>,
     /// The end of the scope, which waits for the tasks.
     end: Option<Waker>,
 }
@@ -30,7 +30,7 @@ struct List {
 /// How a scope ends.
 pub(crate) trait End {
     /// Takes a task out of the queue if nobody has begun it, and runs or skips it, if it is this thread's to do.
-    fn begin(&self, lease: &Lease);
+    fn begin(&self, lent: &BorrowedTask);
 
     /// Blocks until `ready` returns true (then true) or `deadline` has passed (then false). Woken also when
     /// [`has_ended`](End::has_ended) turns true.
@@ -41,7 +41,7 @@ pub(crate) trait End {
 }
 
 /// One task of a scope, in a form that may lie in a queue for longer than the scope lives.
-pub(crate) struct Lease {
+pub(crate) struct BorrowedTask {
     /// When the time of its call is up.
     pub(crate) deadline: Option<Instant>,
     /// With its lifetime erased. Taken back as soon as it ran or was skipped.
@@ -50,41 +50,44 @@ pub(crate) struct Lease {
     ticket: AtomicU64,
 }
 
-impl<'scope> Leases<'scope, '_> {
+impl<'scope> ScopeTasks<'scope, '_> {
     /// `task` as something that may be queued, which `submit` does: it does nothing once the scope is over.
-    pub(crate) fn lease(
+    pub(crate) fn lend(
         &self,
         task: Arc<dyn Task + 'scope>,
         deadline: Option<Instant>,
         submit: impl FnOnce(Arc<dyn Task>) -> Result<Ticket, Error>,
     ) -> Result<Ticket, Error> {
-        // SAFETY: only the lifetime changes. `scope` does not return before the task of each lease was taken back and
+        // SAFETY: only the lifetime changes. `scope` does not return before each task was taken back and
         // nobody has a reference that was made of it, and `'scope` does not end before.
         let task = unsafe { std::mem::transmute::<Arc<dyn Task + 'scope>, Arc<dyn Task>>(task) };
-        let lease =
-            Arc::new(Lease { deadline, task: Borrowed::new(task), ticket: AtomicU64::new(0) });
-        // Who leases is in the body of the scope or in a task of it, which is in the list: so the scope does not
+        let lent = Arc::new(BorrowedTask {
+            deadline,
+            task: Borrowed::new(task),
+            ticket: AtomicU64::new(0),
+        });
+        // Who tasks is in the body of the scope or in a task of it, which is in the list: so the scope does not
         // end before this returns, also by a panic, which no code of the user's is the cause of.
-        let queued = catch(|| submit(Arc::clone(&lease) as Arc<dyn Task>));
+        let queued = catch(|| submit(Arc::clone(&lent) as Arc<dyn Task>));
         if let Ok(Ok(ticket)) = &queued {
-            // ORDERING: the end of the scope reads it, which finds the lease in the list that it is put in next.
-            lease.ticket.store(ticket.to_bits(), Ordering::Relaxed);
+            // ORDERING: the end of the scope reads it, which finds it in the list that it is put in next.
+            lent.ticket.store(ticket.to_bits(), Ordering::Relaxed);
         }
-        self.add(lease);
+        self.add(lent);
         queued.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 
-    /// Remembers `lease`, and tells the end of the scope of it.
-    fn add(&self, lease: Arc<Lease>) {
+    /// Remembers `lent`, and tells the end of the scope of it.
+    fn add(&self, lent: Arc<BorrowedTask>) {
         let waiting = {
             let mut list = lock(&self.list);
-            if list.leases.len() == list.leases.capacity() {
-                list.leases.retain(|lease| !lease.is_over());
+            if list.tasks.len() == list.tasks.capacity() {
+                list.tasks.retain(|lent| !lent.is_over());
                 // Room for as many again, so that the next look at all of them is as far off.
-                let alive = list.leases.len();
-                list.leases.reserve(alive.max(4));
+                let alive = list.tasks.len();
+                list.tasks.reserve(alive.max(4));
             }
-            list.leases.push(lease);
+            list.tasks.push(lent);
             list.end.clone()
         };
         if let Some(waiting) = waiting {
@@ -92,11 +95,11 @@ impl<'scope> Leases<'scope, '_> {
         }
     }
 
-    /// Whether tasks were leased that the end of the scope has not seen; if not, `waker` is woken when there are.
+    /// Whether tasks were lent that the end of the scope has not seen; if not, `waker` is woken when there are.
     fn poll_new(&self, waker: &Waker) -> bool {
         let mut list = lock(&self.list);
         list.end = Some(waker.clone());
-        !list.leases.is_empty()
+        !list.tasks.is_empty()
     }
 
     /// Waits for every task, in the way of `end`.
@@ -104,19 +107,19 @@ impl<'scope> Leases<'scope, '_> {
         // Those that were begun, or are left to the workers.
         let mut pending = VecDeque::new();
         // Whatever happens there, this does not end before the tasks do.
-        let try_begin = |lease: &Lease| _ = catch(|| end.begin(lease)).map_err(discard);
+        let try_begin = |lent: &BorrowedTask| _ = catch(|| end.begin(lent)).map_err(discard);
         let mut ended = false;
         loop {
-            let new = std::mem::take(&mut lock(&self.list).leases);
+            let new = std::mem::take(&mut lock(&self.list).tasks);
             if new.is_empty() && pending.is_empty() {
-                // Only tasks lease now, and only while they run, and none did when the list was looked at.
+                // Only tasks lend more now, and only while they run, and none did when the list was looked at.
                 return;
             }
-            for lease in new {
-                try_begin(&lease);
-                pending.push_back(lease);
+            for lent in new {
+                try_begin(&lent);
+                pending.push_back(lent);
             }
-            while pending.front().is_some_and(|lease: &Arc<Lease>| lease.is_over()) {
+            while pending.front().is_some_and(|lent: &Arc<BorrowedTask>| lent.is_over()) {
                 pending.pop_front();
             }
             let Some(first) = pending.front() else { continue };
@@ -124,7 +127,7 @@ impl<'scope> Leases<'scope, '_> {
             let timed = first.deadline.is_some() && !ended;
             let now = timed.then(Instant::now);
             let deadline = now.and_then(|now| {
-                let mut deadlines = pending.iter().filter_map(|lease| lease.deadline);
+                let mut deadlines = pending.iter().filter_map(|lent| lent.deadline);
                 deadlines.find(|deadline| *deadline > now)
             });
             let in_time = end.wait(deadline, &mut |waker| {
@@ -134,13 +137,13 @@ impl<'scope> Leases<'scope, '_> {
             });
             if !in_time || !ended && end.has_ended() {
                 ended |= end.has_ended();
-                pending.iter().for_each(|lease| try_begin(lease));
+                pending.iter().for_each(|lent| try_begin(lent));
             }
         }
     }
 }
 
-impl Lease {
+impl BorrowedTask {
     /// Lets `f` at the task, if it is still there; then it is over.
     fn finish_with(&self, f: impl FnOnce(Arc<dyn Task>)) {
         self.task.with(|task| {
@@ -163,7 +166,7 @@ impl Lease {
     }
 }
 
-impl Task for Lease {
+impl Task for BorrowedTask {
     fn run(self: Arc<Self>, worker: &Worker) {
         self.finish_with(|task| task.run(worker));
     }
@@ -173,15 +176,15 @@ impl Task for Lease {
     }
 }
 
-/// Lets `body` lease tasks that borrow from the caller, and waits for all of them, also when it panics.
+/// Lets `body` lend tasks that borrow from the caller, and waits for all of them, also when it panics.
 pub(crate) fn scope<'env, R>(
     end: &dyn End,
-    body: impl for<'scope> FnOnce(&'scope Leases<'scope, 'env>) -> R,
+    body: impl for<'scope> FnOnce(&'scope ScopeTasks<'scope, 'env>) -> R,
 ) -> R {
-    let list = Mutex::new(List { leases: Vec::new(), end: None });
-    let leases = Leases { list, scope: PhantomData, env: PhantomData };
-    let result = catch(|| body(&leases));
-    leases.finish(end);
+    let list = Mutex::new(List { tasks: Vec::new(), end: None });
+    let tasks = ScopeTasks { list, scope: PhantomData, env: PhantomData };
+    let result = catch(|| body(&tasks));
+    tasks.finish(end);
     match result {
         Ok(result) => result,
         Err(payload) => std::panic::resume_unwind(payload),
@@ -253,8 +256,8 @@ mod models {
 
     fn submit(queue: &Queue) -> impl FnOnce(Arc<dyn Task>) -> Result<Ticket, Error> {
         let queue = Arc::clone(queue);
-        move |lease| {
-            lock(&queue).push(lease);
+        move |lent| {
+            lock(&queue).push(lent);
             Ok(Ticket::NONE)
         }
     }
@@ -273,7 +276,7 @@ mod models {
     struct Ending<'q>(Option<&'q Queue>);
 
     impl End for Ending<'_> {
-        fn begin(&self, _: &Lease) {
+        fn begin(&self, _: &BorrowedTask) {
             self.0.map(|queue| take_one(queue, false));
         }
         fn wait(&self, _: Option<Instant>, ready: &mut dyn FnMut(&Waker) -> bool) -> bool {
@@ -290,8 +293,8 @@ mod models {
         for skips in [false, true] {
             model(move || {
                 let (stack, queue) = (Stack::new(), Queue::default());
-                let thread = scope(&Ending(None), |leases| {
-                    let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
+                let thread = scope(&Ending(None), |tasks| {
+                    let _ = tasks.lend(Borrower::new(&stack), None, submit(&queue));
                     let queue = Arc::clone(&queue);
                     thread::spawn(move || assert!(take_one(&queue, skips)))
                 });
@@ -307,8 +310,8 @@ mod models {
     fn nothing_is_borrowed_after_a_scope_on_a_worker() {
         model(|| {
             let (stack, queue) = (Stack::new(), Queue::default());
-            let thread = scope(&Ending(Some(&queue)), |leases| {
-                let _ = leases.lease(Borrower::new(&stack), None, submit(&queue));
+            let thread = scope(&Ending(Some(&queue)), |tasks| {
+                let _ = tasks.lend(Borrower::new(&stack), None, submit(&queue));
                 let queue = Arc::clone(&queue);
                 thread::spawn(move || _ = take_one(&queue, false))
             });
@@ -318,11 +321,11 @@ mod models {
         });
     }
 
-    /// A task of the scope that leases another while the scope ends, and waits for that.
+    /// A task of the scope that tasks another while the scope ends, and waits for that.
     #[test]
-    fn what_a_task_leases_is_begun_by_the_end_of_the_scope() {
+    fn what_a_task_lends_is_begun_by_the_end_of_the_scope() {
         struct Parent<'scope, 'env> {
-            leases: &'scope Leases<'scope, 'env>,
+            tasks: &'scope ScopeTasks<'scope, 'env>,
             child: Mutex<Option<Arc<Borrower<'scope>>>>,
             queue: Queue,
         }
@@ -331,7 +334,7 @@ mod models {
             fn run(self: Arc<Self>, _: &Worker) {
                 let Some(child) = lock(&self.child).take() else { return };
                 let begun = Arc::clone(&child.told);
-                let _ = self.leases.lease(child, None, submit(&self.queue));
+                let _ = self.tasks.lend(child, None, submit(&self.queue));
                 assert!(begun.wait(None));
             }
             fn skip(self: Arc<Self>, _: Error) {}
@@ -339,11 +342,11 @@ mod models {
 
         model(|| {
             let (stack, queue) = (Stack::new(), Queue::default());
-            let thread = scope(&Ending(Some(&queue)), |leases| {
+            let thread = scope(&Ending(Some(&queue)), |tasks| {
                 let child = Mutex::new(Some(Borrower::new(&stack)));
-                let parent = Parent { leases, child, queue: Arc::clone(&queue) };
+                let parent = Parent { tasks, child, queue: Arc::clone(&queue) };
                 let task = Queue::default();
-                let _ = leases.lease(Arc::new(parent), None, submit(&task));
+                let _ = tasks.lend(Arc::new(parent), None, submit(&task));
                 // Begun by another thread than the one that ends the scope.
                 thread::spawn(move || assert!(take_one(&task, false)))
             });

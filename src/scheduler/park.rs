@@ -1,7 +1,7 @@
 //! The one place that blocks.
 //!
 //! A waiter polls a condition with a [`Waker`] and parks until it is woken or its time is up; so a
-//! blocking `get`, an `.await` and the end of a `map` are one mechanism, and whoever makes a
+//! blocking `get`, an `.await` and the end of a `map` are one mechanism, and the thread that makes a
 //! condition true wakes what was registered for it. (A wait on a worker first *helps*, before it
 //! comes here: see `scheduler/worker.rs`.)
 
@@ -14,13 +14,13 @@ use std::time::Duration;
 use crate::panic::{catch, discard};
 use crate::sync::{self, Instant, Mutex, Parker, Unparker, lock};
 
-/// The moment `timeout` from now; `None`, for ever, where the clock does not reach that far.
+/// The moment `timeout` from now; `None`, forever, where the clock does not reach that far.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
 /// How long a thread looks before it sleeps: about what it costs to be woken.
-const MOMENT: Duration = Duration::from_micros(20);
+const SPIN_TIME: Duration = Duration::from_micros(20);
 
 /// Whether `ready` returns true within a moment. The thread does not sleep, but lets others run that
 /// want its core: one of them may be the one that makes it true.
@@ -50,7 +50,7 @@ pub(crate) fn a_moment(mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }
-        if now - start > MOMENT || crowd::is_known(now) {
+        if now - start > SPIN_TIME || crowd::is_known(now) {
             return false;
         }
         before = now;
@@ -216,7 +216,7 @@ impl Event {
 
 /// Everybody who waits for a result of one pool, so that `terminate` can wake them all.
 #[derive(Default)]
-pub(crate) struct Sleepers(Mutex<Table>);
+pub(crate) struct WakerRegistry(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -224,7 +224,7 @@ struct Table {
     wakers: HashMap<u64, Waker>,
 }
 
-impl Sleepers {
+impl WakerRegistry {
     /// Registers `waker`, in the place of the one that `ticket` stands for if there is one.
     pub(crate) fn add(&self, ticket: &mut Option<u64>, waker: &Waker) {
         if let Some(number) = *ticket {
@@ -253,7 +253,7 @@ impl Sleepers {
         }
     }
 
-    /// Whoever goes on waiting registers again.
+    /// A thread that goes on waiting registers again.
     pub(crate) fn wake_all(&self) {
         let wakers = std::mem::take(&mut lock(&self.0).wakers);
         wakers.into_values().for_each(wake);

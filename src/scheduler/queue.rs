@@ -1,6 +1,6 @@
 //! Where accepted tasks wait.
 //!
-//! Whoever puts a task in gets a [`Ticket`], with which it can be taken out again: to be run by a thread
+//! The thread that puts a task in gets a [`Ticket`], with which it can be taken out again: to be run by a thread
 //! that waits for it, or because nobody wants it any more. So the queue alone decides who begins a task,
 //! and what is in it is still to be done.
 

@@ -1,7 +1,7 @@
 //! Who runs what is queued: the agreement of those who submit, those who run, and those who end it.
 //!
 //! A pool has `count` workers. At most that many *runners* are active, each a job on a worker's
-//! thread that runs tasks until the queue is empty. A runner is started by whoever submits while
+//! thread that runs tasks until the queue is empty. A runner is started by the thread that submits while
 //! one is missing; so the price of a wake-up is paid once per burst and not per task.
 //!
 //! # Why no task is left lying
@@ -45,7 +45,7 @@ use crate::sync::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum State {
+pub(crate) enum PoolState {
     Running,
     /// Accepted work is finished, new work refused.
     Closed,
@@ -91,7 +91,7 @@ pub(crate) enum Retry<S> {
 
 pub(crate) struct Runners<I> {
     count: usize,
-    /// A [`State`]; only grows. Changed under the lock, and read by all threads for each task: on a line of its
+    /// A [`PoolState`]; only grows. Changed under the lock, and read by all threads for each task: on a line of its
     /// own, with what never changes.
     state: AtomicU8,
     /// How many runners there are, to be guessed at without the lock.
@@ -99,7 +99,7 @@ pub(crate) struct Runners<I> {
     /// By worker: how many waits for handles its tasks are in, one on top of the other.
     waits: Box<[CachePadded<AtomicUsize>]>,
     door: CachePadded<Guarded<Door>>,
-    inner: CachePadded<Guarded<Inner<I>>>,
+    inner: CachePadded<Guarded<RunnersInner<I>>>,
     /// No task is left and none can come.
     pub(crate) retired: Event,
 }
@@ -133,7 +133,7 @@ struct Door {
     attended: bool,
 }
 
-struct Inner<I> {
+struct RunnersInner<I> {
     queue: Queue,
     /// As the door has it.
     attended: bool,
@@ -148,7 +148,7 @@ struct Inner<I> {
     idle: I,
 }
 
-impl<I: IdleSet> Inner<I> {
+impl<I: IdleSet> RunnersInner<I> {
     /// The runner that is missing for what is queued, to be started by the caller.
     fn missing(&mut self, count: usize) -> Option<I::Starter> {
         let enough = self.queue.is_empty() || self.looking > 0 || self.active >= count;
@@ -170,11 +170,11 @@ impl<I: IdleSet> Runners<I> {
     pub(crate) fn new(count: usize, idle: I) -> Self {
         Runners {
             count,
-            state: AtomicU8::new(State::Running as u8),
+            state: AtomicU8::new(PoolState::Running as u8),
             active: CachePadded::new(AtomicUsize::new(0)),
             waits: (0..count).map(|_| CachePadded::new(AtomicUsize::new(0))).collect(),
             door: CachePadded::new(Guarded::new(Door::default())),
-            inner: CachePadded::new(Guarded::new(Inner {
+            inner: CachePadded::new(Guarded::new(RunnersInner {
                 queue: Queue::default(),
                 attended: false,
                 active: 0,
@@ -193,12 +193,12 @@ impl<I: IdleSet> Runners<I> {
     }
 
     #[inline]
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> PoolState {
         // ORDERING: pairs with the release in `end`: who sees `Terminated` sees why.
         match self.state.load(Ordering::Acquire) {
-            0 => State::Running,
-            1 => State::Closed,
-            _ => State::Terminated,
+            0 => PoolState::Running,
+            1 => PoolState::Closed,
+            _ => PoolState::Terminated,
         }
     }
 
@@ -216,13 +216,13 @@ impl<I: IdleSet> Runners<I> {
         self.inner.count() + self.door.count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<I>> {
+    fn lock(&self) -> MutexGuard<'_, RunnersInner<I>> {
         lock(&self.inner.lock)
     }
 
     /// Tells those who have not the lock what has changed under it; to be called after each change. If the pool
     /// ceases to be attended by that, what lies at the door is queued.
-    fn publish(&self, inner: &mut Inner<I>) {
+    fn publish(&self, inner: &mut RunnersInner<I>) {
         let attended = inner.looking > 0 || inner.active >= self.count || inner.owed;
         if inner.attended != attended {
             inner.attended = attended;
@@ -240,14 +240,14 @@ impl<I: IdleSet> Runners<I> {
     }
 
     /// Queues what lies at the door.
-    fn take_in(&self, inner: &mut Inner<I>) {
+    fn take_in(&self, inner: &mut RunnersInner<I>) {
         // Who has left something there since is seen when the pool ceases to be attended.
         if self.door.count() > 0 {
             self.take_in_from(&mut lock(&self.door.lock), inner);
         }
     }
 
-    fn take_in_from(&self, door: &mut Door, inner: &mut Inner<I>) {
+    fn take_in_from(&self, door: &mut Door, inner: &mut RunnersInner<I>) {
         inner.queue.take_in(&mut door.tasks);
         self.door.set_count(0);
     }
@@ -289,7 +289,7 @@ impl<I: IdleSet> Runners<I> {
         Ok((ticket, self.start_missing(&mut inner)))
     }
 
-    fn start_missing(&self, inner: &mut Inner<I>) -> Option<I::Starter> {
+    fn start_missing(&self, inner: &mut RunnersInner<I>) -> Option<I::Starter> {
         let missing = inner.missing(self.count);
         self.publish(inner);
         missing
@@ -377,10 +377,13 @@ impl<I: IdleSet> Runners<I> {
         }
     }
 
-    /// Looks at the empty queue a little longer: whoever waited for the last task may submit the
+    /// Looks at the empty queue a little longer: the thread that waited for the last task may submit the
     /// next at once, and then needs no wake-up. The queue is still empty when nothing came.
-    fn look_again<'a>(&'a self, mut inner: MutexGuard<'a, Inner<I>>) -> MutexGuard<'a, Inner<I>> {
-        if self.state() != State::Running {
+    fn look_again<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, RunnersInner<I>>,
+    ) -> MutexGuard<'a, RunnersInner<I>> {
+        if self.state() != PoolState::Running {
             return inner;
         }
         inner.looking += 1;
@@ -438,10 +441,10 @@ impl<I: IdleSet> Runners<I> {
             let mut inner = self.lock();
             self.take_in(&mut inner);
             match self.state() {
-                State::Running => return false,
+                PoolState::Running => return false,
                 // What a closed pool has accepted is run.
-                State::Closed if !inner.queue.is_empty() => return false,
-                State::Closed | State::Terminated => {}
+                PoolState::Closed if !inner.queue.is_empty() => return false,
+                PoolState::Closed | PoolState::Terminated => {}
             }
             if let Some(task) = inner.queue.pop(|_| false) {
                 self.publish(&mut inner);
@@ -500,7 +503,7 @@ impl<I: IdleSet> Runners<I> {
     }
 
     /// Closes or terminates.
-    pub(crate) fn end(&self, state: State) {
+    pub(crate) fn end(&self, state: PoolState) {
         let inner = self.lock();
         // ORDERING: release, so that the reason is seen by who sees the state.
         self.state.fetch_max(state as u8, Ordering::AcqRel);
@@ -508,9 +511,9 @@ impl<I: IdleSet> Runners<I> {
     }
 
     /// Lets the threads go if there is nothing to do and nothing can come.
-    fn retire_if_done(&self, mut inner: MutexGuard<'_, Inner<I>>) {
+    fn retire_if_done(&self, mut inner: MutexGuard<'_, RunnersInner<I>>) {
         let busy = inner.active > 0 || inner.held > 0 || !inner.queue.is_empty();
-        if self.state() == State::Running || busy {
+        if self.state() == PoolState::Running || busy {
             return;
         }
         let owed = std::mem::replace(&mut inner.owed, false);
@@ -524,7 +527,7 @@ impl<I: IdleSet> Runners<I> {
     }
 
     /// Lets the threads go. Nothing is queued, and the pool is not attended: what comes from now on is refused.
-    fn retire(&self, mut inner: MutexGuard<'_, Inner<I>>) {
+    fn retire(&self, mut inner: MutexGuard<'_, RunnersInner<I>>) {
         debug_assert!(!inner.attended && inner.queue.is_empty());
         let gone = inner.idle.retire();
         drop(inner);

@@ -11,9 +11,9 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::attendant::Attendant;
-use super::park::{Event, Sleepers, Wakers};
+use super::park::{Event, WakerRegistry, Wakers};
 use super::queue::{TaskRef, Ticket, Tickets};
-use super::runners::{Runners, State};
+use super::runners::{PoolState, Runners};
 use super::worker::Worker;
 use super::{park, threads, worker};
 use crate::error::Error;
@@ -24,7 +24,7 @@ use crate::sync::{Instant, Mutex, lock};
 /// What runs on each worker before its first task.
 pub(crate) type Initializer = dyn Fn() -> Result<(), Arc<dyn StdError + Send + Sync>> + Send + Sync;
 
-pub(crate) struct Workers {
+pub(crate) struct Shared {
     /// Unique in the process.
     pub(crate) id: usize,
     pub(crate) count: usize,
@@ -35,13 +35,13 @@ pub(crate) struct Workers {
     pub(crate) thread_name: String,
     /// By index.
     pub(crate) places: Box<[CachePadded<Worker>]>,
-    /// It has no threads, and its one worker is whoever calls.
+    /// It has no threads, and its one worker is the thread that calls.
     pub(crate) is_serial: bool,
     /// Who is in it, where that worker is replaced.
     occupancy: Mutex<Occupancy>,
     pub(crate) runners: Runners<threads::Threads>,
     /// Who waits for a result, for `terminate` to wake.
-    pub(crate) sleepers: Sleepers,
+    pub(crate) wakers: WakerRegistry,
     /// Why a worker could not be replaced, which terminated the pool.
     broken: OnceLock<Error>,
     pub(crate) threads: ThreadHandles,
@@ -61,7 +61,7 @@ pub(crate) struct ThreadHandles {
     gone: Event,
 }
 
-impl Workers {
+impl Shared {
     pub(crate) fn new(
         id: usize,
         count: usize,
@@ -72,7 +72,7 @@ impl Workers {
     ) -> Self {
         let threads = if is_serial { threads::Threads::Serial } else { threads::Threads::Retired };
         let place = |index| CachePadded::new(Worker::new(id, index, max_tasks));
-        Workers {
+        Shared {
             id,
             count,
             max_tasks,
@@ -82,7 +82,7 @@ impl Workers {
             is_serial,
             occupancy: Mutex::default(),
             runners: Runners::new(count, threads),
-            sleepers: Sleepers::default(),
+            wakers: WakerRegistry::default(),
             broken: OnceLock::new(),
             threads: ThreadHandles::default(),
             recorder: None,
@@ -95,13 +95,13 @@ impl Workers {
     }
 
     #[inline]
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> PoolState {
         self.runners.state()
     }
 
     #[inline]
     pub(crate) fn is_terminated(&self) -> bool {
-        self.state() == State::Terminated
+        self.state() == PoolState::Terminated
     }
 
     /// Whether new work is taken from the calling thread.
@@ -109,8 +109,8 @@ impl Workers {
     /// A closed pool still takes what its own tasks submit: it is part of what was accepted.
     pub(crate) fn admit(&self) -> Result<(), Error> {
         match self.state() {
-            State::Running => Ok(()),
-            State::Closed if worker::is_of(self.id) && !self.runners.is_retired() => Ok(()),
+            PoolState::Running => Ok(()),
+            PoolState::Closed if worker::is_of(self.id) && !self.runners.is_retired() => Ok(()),
             _ => Err(self.refusal()),
         }
     }
@@ -121,7 +121,7 @@ impl Workers {
     }
 
     /// What those get whose work was accepted and is skipped.
-    pub(crate) fn ended(&self) -> Error {
+    pub(crate) fn stop_reason(&self) -> Error {
         self.broken().unwrap_or(Error::Terminated)
     }
 
@@ -212,7 +212,7 @@ impl Workers {
             }
             self.occupy();
         }
-        Ok(SerialEntry { workers: self, nested })
+        Ok(SerialEntry { shared: self, nested })
     }
 
     /// Counts the calling thread in, so that the worker is not replaced under it. While it is being replaced, waits for
@@ -260,12 +260,12 @@ impl Workers {
     ///
     /// To be called before the work is taken out of the queue.
     pub(crate) fn keep_open(&self, worker: &Worker) -> Option<impl Drop + use<'_>> {
-        struct Open<'w>(Option<&'w Workers>);
+        struct Open<'w>(Option<&'w Shared>);
 
         impl Drop for Open<'_> {
             fn drop(&mut self) {
-                if let Some(workers) = self.0 {
-                    workers.runners.exit();
+                if let Some(shared) = self.0 {
+                    shared.runners.exit();
                 }
             }
         }
@@ -300,7 +300,7 @@ impl Workers {
 
     /// Worker `index`, a runner, leaves. True if nobody is needed in its place, which is empty for good then.
     pub(crate) fn leave(&self, index: usize) -> bool {
-        self.runners.leave(index, |task| worker::skip(task, self.ended()))
+        self.runners.leave(index, |task| worker::skip(task, self.stop_reason()))
     }
 
     /// The place of worker `index`, a runner, is empty for good, for nobody could be had: that is the end of the
@@ -315,12 +315,12 @@ impl Workers {
     fn break_down(self: &Arc<Self>, why: Error) {
         // Another may have failed first. An error may hold what panics when it is dropped.
         discard(self.broken.set(why));
-        self.end(State::Terminated);
+        self.end(PoolState::Terminated);
     }
 
     /// Tells the runners that the calling thread, if it is a worker, waits for tasks, until what is returned is dropped.
     pub(crate) fn waiting(&self) -> impl Drop + use<'_> {
-        struct Waiting<'w>(&'w Workers, Option<usize>);
+        struct Waiting<'w>(&'w Shared, Option<usize>);
 
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
@@ -350,27 +350,27 @@ impl Workers {
         }
         let mut ticket = None;
         let done = park::until(deadline, |waker| {
-            self.sleepers.add(&mut ticket, waker);
+            self.wakers.add(&mut ticket, waker);
             ready(waker)
         });
-        self.sleepers.remove(&mut ticket);
+        self.wakers.remove(&mut ticket);
         done
     }
 
     // ---- end -------------------------------------------------------------------------------------
 
     /// Closes or terminates.
-    pub(crate) fn end(self: &Arc<Self>, state: State) {
+    pub(crate) fn end(self: &Arc<Self>, state: PoolState) {
         self.runners.end(state);
-        if state == State::Terminated {
+        if state == PoolState::Terminated {
             // A waiter registers before it looks at the state; so it saw the state or is woken.
-            self.sleepers.wake_all();
+            self.wakers.wake_all();
         }
     }
 
     /// Waits for the end of all work and of all threads.
     pub(crate) fn join(self: &Arc<Self>, deadline: Option<Instant>) -> Result<(), Error> {
-        if self.state() == State::Running {
+        if self.state() == PoolState::Running {
             return Err(Error::StillRunning);
         }
         if worker::is_of(self.id) {
@@ -420,7 +420,7 @@ impl Workers {
 
 /// A call into a serial pool, which it keeps open.
 pub(crate) struct SerialEntry<'w> {
-    workers: &'w Arc<Workers>,
+    shared: &'w Arc<Shared>,
     /// The thread is in a task of the pool.
     nested: bool,
 }
@@ -432,7 +432,7 @@ impl SerialEntry<'_> {
 
     /// Runs `f` as the pool's worker.
     pub(crate) fn call<R>(&self, f: impl FnOnce(&Worker) -> R) -> R {
-        let worker = &self.workers.places[0];
+        let worker = &self.shared.places[0];
         worker::in_serial_call(worker, || f(worker))
     }
 
@@ -445,14 +445,14 @@ impl SerialEntry<'_> {
     /// The same for a thread that `leaves`. Of several the last does it: nobody waits for the others, which may be
     /// waiting for this one.
     fn replace(&self, leaves: bool) -> bool {
-        let (workers, worker) = (self.workers, &self.workers.places[0]);
-        if self.nested || workers.max_tasks.is_none() {
+        let (shared, worker) = (self.shared, &self.shared.places[0]);
+        if self.nested || shared.max_tasks.is_none() {
             return false;
         }
         {
-            let mut occupancy = lock(&workers.occupancy);
+            let mut occupancy = lock(&shared.occupancy);
             let alone = occupancy.inside == 1 && !occupancy.replacing;
-            if !alone || !worker.should_retire() || workers.is_terminated() {
+            if !alone || !worker.should_retire() || shared.is_terminated() {
                 occupancy.inside -= usize::from(leaves);
                 return false;
             }
@@ -461,11 +461,11 @@ impl SerialEntry<'_> {
         let asked = Instant::now();
         // As the worker: what values do when they are dropped may be calls into the pool.
         self.call(Worker::end_generation);
-        if let Err(error) = self.call(|worker| workers.initialize(worker.index, asked)) {
-            workers.break_down(error);
+        if let Err(error) = self.call(|worker| shared.initialize(worker.index, asked)) {
+            shared.break_down(error);
         }
         let waiting = {
-            let mut occupancy = lock(&workers.occupancy);
+            let mut occupancy = lock(&shared.occupancy);
             occupancy.replacing = false;
             occupancy.inside -= usize::from(leaves);
             std::mem::take(&mut occupancy.waiting)
@@ -480,7 +480,7 @@ impl Drop for SerialEntry<'_> {
     fn drop(&mut self) {
         self.replace(true);
         if !self.nested {
-            self.workers.runners.exit();
+            self.shared.runners.exit();
         }
     }
 }
@@ -529,12 +529,12 @@ impl Turn {
 }
 
 // A panic of the user's code is caught at the task; no state of the pool is ever half changed.
-impl UnwindSafe for Workers {}
-impl RefUnwindSafe for Workers {}
+impl UnwindSafe for Shared {}
+impl RefUnwindSafe for Shared {}
 
-impl fmt::Debug for Workers {
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers")
+        f.debug_struct("Shared")
             .field("state", &self.state())
             .field("count", &self.count)
             .finish_non_exhaustive()

@@ -17,7 +17,7 @@ use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use super::context::Context;
 use super::runners::IdleSet;
-use super::shared::Workers;
+use super::shared::Shared;
 use super::starts::{Next, Places, Route, Starter};
 use super::worker::Worker;
 use super::{stack, worker};
@@ -28,10 +28,10 @@ use crate::sync::{Instant, lock};
 pub(crate) type Threads = Places<Arc<ThreadPool>>;
 
 impl Starter<Arc<ThreadPool>> {
-    pub(crate) fn start(self, workers: &Arc<Workers>) {
-        let workers = Arc::clone(workers);
-        let start = Start { workers, route: Route::default() };
-        spawn(&self.place, Job::Start(start));
+    pub(crate) fn start(self, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let start = Start { shared, route: Route::default() };
+        spawn(&self.place, StartJob::Start(start));
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn give_way() {
 // ---- jobs ----------------------------------------------------------------------------------------
 
 /// What is spawned on a rayon pool.
-enum Job {
+enum StartJob {
     Start(Start),
     /// Measures where it runs, and inside of a rayon wait if `nested` is to be measured.
     Measure {
@@ -54,24 +54,24 @@ enum Job {
 
 /// The start of a runner.
 struct Start {
-    workers: Arc<Workers>,
+    shared: Arc<Shared>,
     route: Route,
 }
 
 /// The one place where jobs are given to rayon: what was measured for one is true of all.
-fn spawn(pool: &ThreadPool, job: Job) {
+fn spawn(pool: &ThreadPool, job: StartJob) {
     pool.spawn(move || run(job));
 }
 
 #[inline(never)]
-fn run(job: Job) {
+fn run(job: StartJob) {
     let distance = stack::distance();
     match job {
-        Job::Start(start) => start.run(stack::is_bottom(distance)),
-        Job::Measure { pool, distances } => {
+        StartJob::Start(start) => start.run(stack::is_bottom(distance)),
+        StartJob::Measure { pool, distances } => {
             let _ = distances.send((pool.is_none(), distance));
             if let Some(pool) = pool {
-                spawn(&pool, Job::Measure { pool: None, distances });
+                spawn(&pool, StartJob::Measure { pool: None, distances });
                 // Runs it here, in the smallest of all rayon waits.
                 rayon::yield_now();
             }
@@ -92,31 +92,31 @@ fn main_loop(rayon_thread: ThreadBuilder) {
 impl Start {
     fn run(self, at_bottom: bool) {
         self.route.arrive();
-        let workers = Arc::clone(&self.workers);
-        let Some(worker) = workers.this_worker() else {
+        let shared = Arc::clone(&self.shared);
+        let Some(worker) = shared.this_worker() else {
             unreachable!("rayon runs a pool's jobs on the pool's threads")
         };
         if !at_bottom {
             return self.pass_on(worker);
         }
-        if workers.run_queue(worker) {
+        if shared.run_queue(worker) {
             worker.leave();
             // Ends the thread's main loop as soon as this job returns; `serve` goes on from there.
             let place = |threads: &mut Threads| threads.of(worker.index).and_then(Option::take);
-            drop(workers.runners.with_idle(place));
+            drop(shared.runners.with_idle(place));
         }
     }
 
     /// This thread is in rayon code of a task. Gives the start to a thread that sleeps: rayon wakes one for a new
     /// job, but this one would take it back before the other is awake, and so waits for that a moment.
     fn pass_on(self, worker: &Worker) {
-        let Start { workers, route } = self;
-        match route.pass_on(worker.index, workers.count, &workers.runners) {
+        let Start { shared, route } = self;
+        match route.pass_on(worker.index, shared.count, &shared.runners) {
             Some(Next { place, route, taken }) => {
-                spawn(&place, Job::Start(Start { workers, route }));
+                spawn(&place, StartJob::Start(Start { shared, route }));
                 taken.wait();
             }
-            None => workers.refuse_start(worker.index),
+            None => shared.refuse_start(worker.index),
         }
     }
 }
@@ -137,7 +137,7 @@ fn calibrate() -> Result<(), Error> {
     let (send, distances) = channel();
     // From outside and from a job of its own, as starts come.
     for _ in 0..2 {
-        spawn(&pool, Job::Measure { pool: Some(Arc::clone(&pool)), distances: send.clone() });
+        spawn(&pool, StartJob::Measure { pool: Some(Arc::clone(&pool)), distances: send.clone() });
     }
     drop((send, pool));
     // Ends with the last job.
@@ -158,22 +158,22 @@ fn calibrate() -> Result<(), Error> {
 }
 
 /// Makes sure that there is an attendant; false if none can be started now.
-pub(crate) fn start_attendant(workers: &Arc<Workers>) -> bool {
-    let mut is_there = lock(&workers.threads.has_attendant);
+pub(crate) fn start_attendant(shared: &Arc<Shared>) -> bool {
+    let mut is_there = lock(&shared.threads.has_attendant);
     if *is_there {
         return true;
     }
-    let (name, shared) = (format!("{}-attendant", workers.thread_name), Arc::clone(workers));
+    let (name, owned) = (format!("{}-attendant", shared.thread_name), Arc::clone(shared));
     let main = move || {
-        let start = |starter: Starter<_>| starter.start(&shared);
-        shared.threads.attendant.attend(&shared.runners, start);
+        let start = |starter: Starter<_>| starter.start(&owned);
+        owned.threads.attendant.attend(&owned.runners, start);
         // If the pool went on one of its own workers, which nobody joins, this may be its last owner, and drops what the
         // initializer owns: code of the user's, which may panic and, for which the stack is a whole one, need room.
-        discard(shared);
+        discard(owned);
     };
     // If it fails, the next start that is refused tries again.
     if let Ok(handle) = thread::Builder::new().name(name).spawn(main) {
-        lock(&workers.threads.handles).push(Some(handle));
+        lock(&shared.threads.handles).push(Some(handle));
         *is_there = true;
     }
     *is_there
@@ -181,15 +181,15 @@ pub(crate) fn start_attendant(workers: &Arc<Workers>) -> bool {
 
 // ---- start ---------------------------------------------------------------------------------------
 
-/// Starts the threads of `workers` and waits until each has run the initializer. On an error no
+/// Starts the threads of `shared` and waits until each has run the initializer. On an error no
 /// thread is left.
-pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Error> {
+pub(crate) fn build(shared: &Arc<Shared>, context: &Context) -> Result<(), Error> {
     calibrate()?;
     let (ready, started) = channel();
-    lock(&workers.threads.handles).resize_with(workers.count, || None);
-    let built = match workers.max_tasks {
-        None => build_lasting(workers, context, ready),
-        Some(_) => build_replaced(workers, context, ready),
+    lock(&shared.threads.handles).resize_with(shared.count, || None);
+    let built = match shared.max_tasks {
+        None => build_lasting(shared, context, ready),
+        Some(_) => build_replaced(shared, context, ready),
     };
     // Ends when the last thread has reported: each holds a sender until then.
     let mut failed = started.into_iter().filter_map(Result::err);
@@ -199,15 +199,15 @@ pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Err
     match (built, first) {
         (Ok(threads), None) => {
             if let Some(threads) = threads {
-                workers.runners.with_idle(|place| *place = threads);
+                shared.runners.with_idle(|place| *place = threads);
             }
             Ok(())
         }
         (built, first) => {
             // Rayon's threads leave when their pool is dropped.
             let error = built.err().or(first);
-            let handles = std::mem::take(&mut *lock(&workers.threads.handles));
-            let gone = workers.runners.with_idle(IdleSet::retire);
+            let handles = std::mem::take(&mut *lock(&shared.threads.handles));
+            let gone = shared.runners.with_idle(IdleSet::retire);
             drop(gone);
             for handle in handles.into_iter().flatten() {
                 let _ = handle.join().map_err(discard);
@@ -220,8 +220,8 @@ pub(crate) fn build(workers: &Arc<Workers>, context: &Context) -> Result<(), Err
 type Ready = Sender<Result<(), Error>>;
 
 /// How the thread of worker `index` is started.
-fn thread(workers: &Workers, context: &Context, index: usize) -> thread::Builder {
-    let name = format!("{}-{index}", workers.thread_name);
+fn thread(shared: &Shared, context: &Context, index: usize) -> thread::Builder {
+    let name = format!("{}-{index}", shared.thread_name);
     let builder = thread::Builder::new().name(name);
     match context.stack_size {
         Some(bytes) => builder.stack_size(bytes),
@@ -247,31 +247,31 @@ fn rayon_pool(threads: usize) -> ThreadPoolBuilder {
 }
 
 fn build_lasting(
-    workers: &Arc<Workers>,
+    shared: &Arc<Shared>,
     context: &Context,
     ready: Ready,
 ) -> Result<Option<Threads>, Error> {
     let mut refused = None;
-    let pool = rayon_pool(workers.count).spawn_handler(|rayon_thread| {
-        let (shared, context) = (Arc::clone(workers), context.clone());
+    let pool = rayon_pool(shared.count).spawn_handler(|rayon_thread| {
+        let (owned, context) = (Arc::clone(shared), context.clone());
         // Nobody waits for a thread that has nothing to say.
-        let ready = workers.initializer.as_ref().map(|_| ready.clone());
+        let ready = shared.initializer.as_ref().map(|_| ready.clone());
         let (index, asked) = (rayon_thread.index(), Instant::now());
-        let main = thread(workers, &context, index).spawn(move || {
+        let main = thread(shared, &context, index).spawn(move || {
             pin(&context, index);
-            let _thread = worker::be_thread(&shared.places[index]);
-            let initialized = shared.initialize(index, asked);
+            let _thread = worker::be_thread(&owned.places[index]);
+            let initialized = owned.initialize(index, asked);
             let go_on = initialized.is_ok();
             let _ = ready.as_ref().map(|ready| ready.send(initialized));
             // The builder waits for all senders to go, and this thread must not keep the pool.
-            drop((ready, shared));
+            drop((ready, owned));
             if go_on {
                 main_loop(rayon_thread);
             }
         });
         match main {
             Ok(handle) => {
-                lock(&workers.threads.handles)[index] = Some(handle);
+                lock(&shared.threads.handles)[index] = Some(handle);
                 Ok(())
             }
             Err(error) => {
@@ -290,22 +290,22 @@ fn build_lasting(
 }
 
 fn build_replaced(
-    workers: &Arc<Workers>,
+    shared: &Arc<Shared>,
     context: &Context,
     ready: Ready,
 ) -> Result<Option<Threads>, Error> {
-    workers.runners.with_idle(|threads| *threads = Threads::replaced(workers.count));
-    for index in 0..workers.count {
+    shared.runners.with_idle(|threads| *threads = Threads::replaced(shared.count));
+    for index in 0..shared.count {
         let place = Place {
-            workers: Arc::clone(workers),
+            shared: Arc::clone(shared),
             context: context.clone(),
             index,
             asked: Instant::now(),
         };
         let ready = ready.clone();
-        let main = thread(workers, context, index).spawn(move || place.serve(None, Some(ready)));
+        let main = thread(shared, context, index).spawn(move || place.serve(None, Some(ready)));
         match main {
-            Ok(handle) => lock(&workers.threads.handles)[index] = Some(handle),
+            Ok(handle) => lock(&shared.threads.handles)[index] = Some(handle),
             Err(error) => return Err(Error::start(error)),
         }
     }
@@ -314,7 +314,7 @@ fn build_replaced(
 
 /// One place of a pool that replaces its workers.
 struct Place {
-    workers: Arc<Workers>,
+    shared: Arc<Shared>,
     context: Context,
     index: usize,
     /// When its thread was asked for.
@@ -330,8 +330,8 @@ impl Place {
             let _ = before.join().map_err(discard);
         }
         pin(&self.context, self.index);
-        let workers = Arc::clone(&self.workers);
-        let worker = &workers.places[self.index];
+        let shared = Arc::clone(&self.shared);
+        let worker = &shared.places[self.index];
         let _thread = worker::be_thread(worker);
         match (self.open(), ready) {
             (Ok(rayon_thread), ready) => {
@@ -349,20 +349,20 @@ impl Place {
                 }
             }
             (Err(error), Some(ready)) => drop(ready.send(Err(error))),
-            (Err(error), None) => workers.give_up(self.index, error),
+            (Err(error), None) => shared.give_up(self.index, error),
         }
     }
 
     /// Runs the initializer and puts a rayon pool of this one thread into the place.
     fn open(&self) -> Result<ThreadBuilder, Error> {
-        self.workers.initialize(self.index, self.asked)?;
+        self.shared.initialize(self.index, self.asked)?;
         let mut body = None;
         let built = rayon_pool(1).spawn_handler(|rayon_thread| {
             body = Some(rayon_thread);
             Ok(())
         });
         let pool = built.build().map_err(|error| Error::start(io::Error::other(error)))?;
-        self.workers.runners.with_idle(|threads| {
+        self.shared.runners.with_idle(|threads| {
             if let Some(place) = threads.of(self.index) {
                 *place = Some(Arc::new(pool));
             }
@@ -373,24 +373,24 @@ impl Place {
     /// Goes on with the runner of the worker before.
     fn resume(&self) {
         let place = |threads: &mut Threads| threads.of(self.index).and_then(|place| place.clone());
-        if let Some(place) = self.workers.runners.with_idle(place) {
-            Starter { place }.start(&self.workers);
+        if let Some(place) = self.shared.runners.with_idle(place) {
+            Starter { place }.start(&self.shared);
         }
     }
 
     /// Starts the successor of a worker, on whose thread this is the last thing that happens.
     fn replace(self) {
-        let (workers, index) = (Arc::clone(&self.workers), self.index);
-        if workers.leave(index) {
+        let (shared, index) = (Arc::clone(&self.shared), self.index);
+        if shared.leave(index) {
             return;
         }
         let next = Place { asked: Instant::now(), ..self };
         // The lock is held until the new handle is in its place, so that `join` finds one of the two: this one's stays
         // there if there is no successor.
-        let mut handles = lock(&workers.threads.handles);
+        let mut handles = lock(&shared.threads.handles);
         let (hand_over, before) = channel();
         let main =
-            thread(&workers, &next.context, index).spawn(move || next.serve(Some(before), None));
+            thread(&shared, &next.context, index).spawn(move || next.serve(Some(before), None));
         match main {
             Ok(handle) => {
                 // It waits for that.
@@ -398,7 +398,7 @@ impl Place {
             }
             Err(error) => {
                 drop(handles);
-                workers.give_up(index, Error::start(error));
+                shared.give_up(index, Error::start(error));
             }
         }
     }

@@ -8,16 +8,16 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use crate::error::Error;
-use crate::map::LATE;
+use crate::map::SPLIT_AFTER;
 use crate::panic::{Panic, catch, discard};
-use crate::raw::{Reader, Writer, lane};
+use crate::raw::{Reader, Writer, channel};
 use crate::scheduler::{Cancellable, Task, Ticket, Worker, park, worker};
 use crate::sync::{Instant, Mutex, atomic::AtomicBool, atomic::Ordering, lock};
-use crate::task::Terms;
+use crate::task::CallContext;
 
 /// What the consumer and the chunks of one stream share.
 pub(crate) struct Control<'s, R> {
-    pub(crate) terms: Arc<Terms>,
+    pub(crate) context: Arc<CallContext>,
     /// How long the last items took, in nanoseconds each; 0 while nothing is known.
     ///
     /// On a line of its own, as `news` is: workers write these for each chunk, and all threads read what lies
@@ -29,7 +29,7 @@ pub(crate) struct Control<'s, R> {
     pub(crate) ordered: bool,
     /// Queues a chunk.
     pub(crate) submit: Box<Submit<'s>>,
-    pub(crate) bell: Bell,
+    pub(crate) consumer_waker: ConsumerWaker,
     pub(crate) news: CachePadded<News<'s, R>>,
 }
 
@@ -39,14 +39,14 @@ impl<R> Control<'_, R> {
     /// Whether what is not begun shall not begin.
     #[inline]
     fn is_over(&self) -> bool {
-        self.terms.is_asked_to_stop() || self.terms.ended().is_some()
+        self.context.is_asked_to_stop() || self.context.stop_reason().is_some()
     }
 
     /// Drops the items of `part` if it was not begun, and takes it out of the queue.
-    pub(crate) fn abandon(&self, part: &(dyn Part + '_)) {
+    pub(crate) fn abandon(&self, part: &(dyn ChunkHandle + '_)) {
         part.abandon();
         // In a scope its entry is waited for.
-        if let Some(entry) = self.terms.workers.withdraw(part.ticket()) {
+        if let Some(entry) = self.context.shared.withdraw(part.ticket()) {
             worker::skip(entry, Error::Cancelled);
         }
     }
@@ -54,10 +54,10 @@ impl<R> Control<'_, R> {
 
 /// What wakes the consumer.
 #[derive(Default)]
-pub(crate) struct Bell(Mutex<Option<Waker>>);
+pub(crate) struct ConsumerWaker(Mutex<Option<Waker>>);
 
-impl Bell {
-    /// Before the consumer asks for anything: then who answers finds him.
+impl ConsumerWaker {
+    /// Before the consumer asks for anything: then a worker that answers finds it.
     pub(crate) fn set(&self, waker: &Waker) {
         // Cloned before the lock is taken, and the one before dropped after: both may run the user's code.
         let waker = waker.clone();
@@ -65,7 +65,7 @@ impl Bell {
         discard(before);
     }
 
-    fn ring(&self) {
+    fn wake(&self) {
         let waker = lock(&self.0).take();
         if let Some(waker) = waker {
             park::wake(waker);
@@ -73,9 +73,9 @@ impl Bell {
     }
 }
 
-/// How many results a lane has room for at the most. A chunk of a size that was set may have any number of
+/// How many results a channel has room for at the most. A chunk of a size that was set may have any number of
 /// items, and no room is made before it is needed.
-const LANE: usize = if cfg!(loom) { 2 } else { 1 << 16 };
+const CHANNEL_ROOM: usize = if cfg!(loom) { 2 } else { 1 << 16 };
 
 /// A result on its way. The error is rare, and boxed because a stream of tiny items costs what the bytes
 /// cost that go from core to core.
@@ -94,36 +94,36 @@ pub(crate) struct Expected<'s, R> {
     pub(crate) left: usize,
     /// The chunk they come from, which the consumer's thread has allocated: it is to free it too. Allocators
     /// take a lock where a worker does.
-    pub(crate) _part: Option<Arc<dyn Part + 's>>,
+    pub(crate) _part: Option<Arc<dyn ChunkHandle + 's>>,
 }
 
 /// Results that do not come from where they were expected: their chunk was split, or they go on in another
-/// lane.
+/// channel.
 pub(crate) struct Split<'s, R> {
     /// The index of the first item of those that were expected together.
     pub(crate) first: usize,
     /// How many of them it is about, the last.
     pub(crate) items: usize,
     /// The chunks that they are in now.
-    pub(crate) parts: Vec<Arc<dyn Part + 's>>,
+    pub(crate) parts: Vec<Arc<dyn ChunkHandle + 's>>,
     /// Where they are to be expected, as far as that is not told when a chunk begins.
     pub(crate) expected: Vec<Expected<'s, R>>,
 }
 
 /// A chunk, and what is to come of it if the stream is ordered.
-pub(crate) type Made<'s, R> = (Arc<dyn Part + 's>, Option<Expected<'s, R>>);
+pub(crate) type Made<'s, R> = (Arc<dyn ChunkHandle + 's>, Option<Expected<'s, R>>);
 
 /// What a consumer that waits asks of each chunk: to hear of so many results.
 #[derive(Clone, Copy)]
-pub(crate) struct Ask {
+pub(crate) struct ResultRequest {
     pub(crate) each: usize,
     /// It has had nothing for a while.
-    pub(crate) hurry: bool,
+    pub(crate) urgent: bool,
 }
 
 /// What the workers tell the consumer besides results.
 pub(crate) struct News<'s, R> {
-    /// Whether there are any. The consumer looks each time that a lane is empty.
+    /// Whether there are any. The consumer looks each time that a channel is empty.
     fresh: AtomicBool,
     told: Mutex<Told<'s, R>>,
 }
@@ -135,7 +135,7 @@ pub(crate) struct Told<'s, R> {
     /// After those they are made of, if these are among the begun.
     pub(crate) splits: Vec<Split<'s, R>>,
     /// What is asked of the chunks that begin from now on.
-    ask: Option<Ask>,
+    ask: Option<ResultRequest>,
     /// The consumer is gone.
     closed: bool,
 }
@@ -160,8 +160,8 @@ impl<'s, R> News<'s, R> {
             return;
         }
         // Of this chunk and the consumer's question one comes later, and sees the other.
-        if let Some(Ask { each, hurry }) = told.ask {
-            results.expect(each, hurry);
+        if let Some(ResultRequest { each, urgent }) = told.ask {
+            results.expect(each, urgent);
         }
         told.begun.push(expected);
         self.fresh.store(true, Ordering::Relaxed);
@@ -191,7 +191,7 @@ impl<'s, R> News<'s, R> {
     pub(crate) fn hear(
         &self,
         begun: &mut VecDeque<Expected<'s, R>>,
-        ask: Option<Ask>,
+        ask: Option<ResultRequest>,
     ) -> Vec<Split<'s, R>> {
         let mut told = lock(&self.told);
         self.fresh.store(false, Ordering::Relaxed);
@@ -207,13 +207,13 @@ impl<'s, R> News<'s, R> {
     }
 
     /// Nothing is asked any more.
-    pub(crate) fn calm(&self) {
+    pub(crate) fn clear_urgent(&self) {
         lock(&self.told).ask = None;
     }
 }
 
 /// A chunk, whatever its closure, its items and its results.
-pub(crate) trait Part: Task {
+pub(crate) trait ChunkHandle: Task {
     /// Drops its items if it was not begun.
     fn abandon(&self);
 
@@ -238,12 +238,12 @@ pub(crate) struct Chunk<'s, F, T, R> {
     first: usize,
     /// Gone once it was begun or abandoned; the closure goes with the items, so that neither is held
     /// by what is left in the queue.
-    work: Mutex<Option<Work<F, T, R>>>,
+    work: Mutex<Option<ChunkWork<F, T, R>>>,
     /// Its place in the queue, as [`Ticket::to_bits`].
     ticket: AtomicU64,
 }
 
-struct Work<F, T, R> {
+struct ChunkWork<F, T, R> {
     f: Arc<F>,
     items: Vec<T>,
     results: Writer<Sent<R>>,
@@ -265,15 +265,15 @@ where
         items: Vec<T>,
     ) -> Made<'s, R> {
         let left = items.len();
-        let (results, reader) = lane(left.min(LANE));
+        let (results, reader) = channel(left.min(CHANNEL_ROOM));
         let (reader, known) = match control.ordered {
             true => (None, Some(reader)),
             false => (Some(reader), None),
         };
-        let part: Arc<dyn Part + 's> = Arc::new(Chunk {
+        let part: Arc<dyn ChunkHandle + 's> = Arc::new(Chunk {
             control: Arc::clone(control),
             first,
-            work: Mutex::new(Some(Work { f: Arc::clone(f), items, results, reader })),
+            work: Mutex::new(Some(ChunkWork { f: Arc::clone(f), items, results, reader })),
             ticket: AtomicU64::new(0),
         });
         let _part = Some(Arc::clone(&part));
@@ -283,17 +283,17 @@ where
 
     fn run_items(&self, worker: &Worker, f: &Arc<F>, items: Vec<T>, results: &mut Writer<Sent<R>>) {
         let look = (items.len() / 8).max(1);
-        let mut observer = self.control.terms.observe(worker);
+        let mut observer = self.control.context.observe(worker);
         if let Some(observer) = &mut observer {
             observer.begin(self.first);
         }
         let begun = Instant::now();
         let mut items = items.into_iter();
-        // `lane`: how many were done when the lane was new; `last`: how many when the lane has room for one more and
+        // `channel`: how many were done when the channel was new; `last`: how many when the channel has room for one more and
         // that is not the last.
-        let (mut done, mut until_look, mut lane) = (0, look, 0);
-        let last_in = |lane: usize, room: usize, items: usize| match items > room {
-            true => lane + room,
+        let (mut done, mut until_look, mut channel) = (0, look, 0);
+        let last_in = |channel: usize, room: usize, items: usize| match items > room {
+            true => channel + room,
             false => usize::MAX,
         };
         let mut last = last_in(0, results.room(), items.len());
@@ -313,26 +313,26 @@ where
             let rings = if done < last {
                 results.push(result)
             } else {
-                // Told before the lane is full: the consumer of its last result knows where the next one comes.
-                let more = self.go_on(self.first + lane, self.first + done, items.len());
-                lane = done;
-                last = last_in(lane, more.room(), items.len());
+                // Told before the channel is full: the consumer of its last result knows where the next one comes.
+                let more = self.go_on(self.first + channel, self.first + done, items.len());
+                channel = done;
+                last = last_in(channel, more.room(), items.len());
                 std::mem::replace(results, more).push(result)
             };
             if rings {
-                self.control.bell.ring();
+                self.control.consumer_waker.wake();
             }
             if self.control.is_over() {
                 break;
             }
-            let mut late = results.is_hurried();
+            let mut late = results.is_urgent();
             if until_look == 0 {
                 until_look = look;
-                late |= begun.elapsed() > LATE;
+                late |= begun.elapsed() > SPLIT_AFTER;
             }
             if late && self.control.divisible && items.len() > 0 {
                 let rest = items.by_ref().collect();
-                self.split(f, self.first + lane, self.first + done, rest);
+                self.split(f, self.first + channel, self.first + done, rest);
             }
         }
         if let Some(mut observer) = observer {
@@ -349,7 +349,7 @@ where
     /// item `with`: there is no room there.
     #[cold]
     fn go_on(&self, with: usize, first: usize, items: usize) -> Writer<Sent<R>> {
-        let (results, reader) = lane(items.min(LANE));
+        let (results, reader) = channel(items.min(CHANNEL_ROOM));
         let expected = vec![Expected { first, reader, left: items, _part: None }];
         let split = Split { first: with, items, parts: Vec::new(), expected };
         // If the consumer is gone, nobody hears of it.
@@ -361,7 +361,7 @@ where
     /// They were expected together with item `with`.
     fn split(&self, f: &Arc<F>, with: usize, first: usize, mut rest: Vec<T>) {
         let items = rest.len();
-        let size = items.div_ceil(4 * self.control.terms.workers.count);
+        let size = items.div_ceil(4 * self.control.context.shared.count);
         let (mut parts, mut expected) = (Vec::new(), Vec::new());
         while !rest.is_empty() {
             let start = (rest.len() - 1) / size * size;
@@ -377,7 +377,7 @@ where
             parts.iter().for_each(|part| part.abandon());
             return;
         }
-        self.control.bell.ring();
+        self.control.consumer_waker.wake();
         for part in parts {
             // Refused only by a pool that is terminated, which ends the stream: who runs this chunk keeps a closed
             // one open.
@@ -387,7 +387,7 @@ where
             }
         }
         // A consumer that is a worker may help with them now.
-        self.control.bell.ring();
+        self.control.consumer_waker.wake();
     }
 }
 
@@ -399,30 +399,30 @@ where
 {
     fn run(self: Arc<Self>, worker: &Worker) {
         let Some(work) = lock(&self.work).take() else { return };
-        let Work { f, items, mut results, reader } = work;
+        let ChunkWork { f, items, mut results, reader } = work;
         if self.control.is_over() {
             discard(f);
             discard(items);
             discard(results);
             // A consumer without a timer shall hear of a deadline that has passed.
-            self.control.bell.ring();
+            self.control.consumer_waker.wake();
             return;
         }
         if let Some(reader) = reader {
-            let part = Some(Arc::clone(&self) as Arc<dyn Part + 's>);
+            let part = Some(Arc::clone(&self) as Arc<dyn ChunkHandle + 's>);
             let expected = Expected { first: self.first, reader, left: items.len(), _part: part };
             self.control.news.begin(expected, &mut results);
         }
         worker.count();
-        let signal = Arc::clone(&self.control.terms) as Arc<dyn Cancellable>;
-        let caller = &self.control.terms.caller;
+        let signal = Arc::clone(&self.control.context) as Arc<dyn Cancellable>;
+        let caller = &self.control.context.caller;
         let (first, count) = (self.first, items.len());
         let run = || self.run_items(worker, &f, items, &mut results);
         worker::in_task(signal, || caller.in_chunk(first, count, run));
         discard(f);
         discard(results);
         if self.control.is_over() {
-            self.control.bell.ring();
+            self.control.consumer_waker.wake();
         }
     }
 
@@ -431,7 +431,7 @@ where
     }
 }
 
-impl<'s, F, T, R> Part for Chunk<'s, F, T, R>
+impl<'s, F, T, R> ChunkHandle for Chunk<'s, F, T, R>
 where
     F: Fn(T) -> R + Send + Sync + 's,
     T: Send + 's,

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::chunk::{Ask, Bell, Chunk, Control, Expected, Made, News, Part};
+use super::chunk::{
+    Chunk, ChunkHandle, ConsumerWaker, Control, Expected, Made, News, ResultRequest,
+};
 use crate::error::Error;
-use crate::map::{Flow, PROMPT, each, reserved};
+use crate::map::{MAX_DELAY, Window, reserved, time_per_item};
 use crate::observe::Record;
 use crate::panic::{Panic, catch, discard};
 use crate::scheduler::{Task, Ticket, park, worker};
 use crate::sync::Instant;
-use crate::task::{Order, Terms};
+use crate::task::{CallContext, CallOptions};
 
 /// The results of [`imap`](crate::Pool::imap) or [`imap_unordered`](crate::Pool::imap_unordered), as
 /// they come.
@@ -53,14 +55,14 @@ pub struct Imap<'s, I: Iterator, R> {
     input: Option<I>,
     /// Makes a chunk of items, the first of which has the index given.
     make: Box<Make<'s, I::Item, R>>,
-    flow: Flow,
+    window: Window,
     /// The results that are to come, by chunk: of an ordered stream all of them, in the order of the items;
     /// else those of the chunks that were begun, in that order.
     expected: VecDeque<Expected<'s, R>>,
     /// Which of them is looked at first: the front one if the stream is ordered.
     at: usize,
     /// The chunks that may not have been begun, in the order of their items.
-    parts: VecDeque<Arc<dyn Part + 's>>,
+    parts: VecDeque<Arc<dyn ChunkHandle + 's>>,
     /// How many items were pulled.
     pulled: usize,
     /// How many of these were not handed out.
@@ -122,7 +124,7 @@ where
     R: Send + 's,
 {
     pub(crate) fn new<F>(
-        order: &Order<'_>,
+        options: &CallOptions<'_>,
         settings: Settings,
         submit: impl Fn(Arc<dyn Task + 's>) -> Result<Ticket, Error> + Send + Sync + 's,
         f: F,
@@ -132,17 +134,17 @@ where
         F: Fn(I::Item) -> R + Send + Sync + 's,
     {
         let Settings { buffersize, ordered } = settings;
-        let &Order { workers, chunksize, .. } = order;
+        let &CallOptions { shared, chunksize, .. } = options;
         let control = Arc::new(Control {
-            terms: Arc::new(Terms::new(order)),
+            context: Arc::new(CallContext::new(options)),
             cost: CachePadded::new(AtomicU64::new(0)),
-            divisible: chunksize.is_none() && workers.max_tasks.is_none(),
+            divisible: chunksize.is_none() && shared.max_tasks.is_none(),
             ordered,
             submit: Box::new(submit),
-            bell: Bell::default(),
+            consumer_waker: ConsumerWaker::default(),
             news: CachePadded::new(News::default()),
         });
-        if let Some(watch) = &order.watch {
+        if let Some(watch) = &options.watch {
             let len = match catch(|| input.size_hint()) {
                 Ok((low, high)) => high.filter(|high| *high == low),
                 Err(payload) => {
@@ -157,18 +159,18 @@ where
             }
         }
         let f = Arc::new(f);
-        let shared = Arc::clone(&control);
-        let make = move |first, items| Chunk::make(&shared, first, &f, items);
+        let of_chunks = Arc::clone(&control);
+        let make = move |first, items| Chunk::make(&of_chunks, first, &f, items);
         // A pool without threads runs a chunk where it is submitted: one item for each `next`.
-        let flow = match workers.is_serial {
-            true => Flow::new(1, Some(1), None),
-            false => Flow::new(workers.count, buffersize, chunksize),
+        let window = match shared.is_serial {
+            true => Window::new(1, Some(1), None),
+            false => Window::new(shared.count, buffersize, chunksize),
         };
         Imap {
             control,
             input: Some(input),
             make: Box::new(make),
-            flow,
+            window,
             expected: VecDeque::new(),
             at: 0,
             parts: VecDeque::new(),
@@ -267,7 +269,7 @@ where
 
     /// What to do about it that there is no result.
     fn step(&mut self) -> Step {
-        if let Some(error) = self.control.terms.ended().filter(|_| self.is_open()) {
+        if let Some(error) = self.control.context.stop_reason().filter(|_| self.is_open()) {
             self.close(error);
         }
         if self.has_room() {
@@ -287,7 +289,7 @@ where
 
     /// Whether a portion of the input fits the window.
     fn has_room(&self) -> bool {
-        self.input.is_some() && self.flow.fits(self.in_flight)
+        self.input.is_some() && self.window.fits(self.in_flight)
     }
 
     /// Pulls what the window has room for, or less if the input takes as long as `limit`.
@@ -297,30 +299,30 @@ where
             spent += self.pull();
         }
         let is_trusted = self.in_a_row >= self.trusted && self.has_more && self.input.is_some();
-        self.full_from = if is_trusted { self.flow.fits_below() } else { 0 };
+        self.full_from = if is_trusted { self.window.fits_below() } else { 0 };
     }
 
     /// Pulls a portion of the input and queues it; says how long the input took.
     fn pull(&mut self) -> Duration {
         let Some(mut input) = self.input.take() else { return Duration::ZERO };
-        let workers = &self.control.terms.workers;
-        if let Err(error) = workers.admit() {
+        let shared = &self.control.context.shared;
+        if let Err(error) = shared.admit() {
             // What is terminated says so at its place.
-            self.end = Some(self.control.terms.ended().unwrap_or(error));
+            self.end = Some(self.control.context.stop_reason().unwrap_or(error));
             discard(input);
             return Duration::ZERO;
         }
         let cost = self.control.cost.load(Ordering::Relaxed);
         if cost > 0 {
-            self.flow.learn(cost);
+            self.window.learn(cost);
         }
-        if !self.flow.fits(self.in_flight) {
+        if !self.window.fits(self.in_flight) {
             // It has just shrunk.
             self.input = Some(input);
             return Duration::ZERO;
         }
-        let size = self.flow.chunk();
-        let free = self.flow.is_free();
+        let size = self.window.chunk();
+        let free = self.window.is_free();
         let begun = Instant::now();
         // A size that was set may be far more than there are items, and what an input says of its length
         // may be wrong.
@@ -345,7 +347,7 @@ where
         if let Some(record) = self.record() {
             record.took_input(spent);
         }
-        self.last_pull = each(spent, items.len());
+        self.last_pull = time_per_item(spent, items.len());
         if spent < SLOW {
             let before = self.in_a_row;
             self.in_a_row = before.saturating_add(items.len());
@@ -389,7 +391,7 @@ where
 
     /// The pool did not take the latest part, of `count` items, and has skipped it.
     fn refused(&mut self, count: usize, error: Error) {
-        if let Some(error) = self.control.terms.ended() {
+        if let Some(error) = self.control.context.stop_reason() {
             return self.close(error);
         }
         // It was closed. What it took before is still to come, and then it says why there is no more.
@@ -424,7 +426,7 @@ where
                     }
                     self.in_flight -= 1;
                     if self.starved {
-                        self.calm();
+                        self.clear_urgent();
                     }
                     return Some(result.map_err(|error| *error));
                 }
@@ -439,19 +441,19 @@ where
         }
     }
 
-    /// The workers need not hurry any more: something has come.
+    /// It is not urgent for the workers any more: something has come.
     #[cold]
-    fn calm(&mut self) {
+    fn clear_urgent(&mut self) {
         self.starved = false;
         let in_sight = self.in_sight();
-        let hurried = self.expected.iter().take(in_sight);
-        hurried.for_each(|expected| expected.reader.calm());
-        self.control.news.calm();
+        let urgent = self.expected.iter().take(in_sight);
+        urgent.for_each(|expected| expected.reader.clear_urgent());
+        self.control.news.clear_urgent();
     }
 
     /// Hears which chunks were begun and which were split; true if any was split. Those that begin from now
     /// on are asked `ask`.
-    fn hear(&mut self, ask: Option<Ask>) -> bool {
+    fn hear(&mut self, ask: Option<ResultRequest>) -> bool {
         let splits = self.control.news.hear(&mut self.expected, ask);
         let split = !splits.is_empty();
         let mut pieces = 0;
@@ -491,53 +493,53 @@ where
     }
 
     fn wait_unwatched(&mut self, deadline: Option<Instant>) -> bool {
-        let terms = Arc::clone(&self.control.terms);
+        let context = Arc::clone(&self.control.context);
         if self.help() {
             return true;
         }
         let cost = self.control.cost.load(Ordering::Relaxed);
-        let hurry = self.starved;
-        let ask = if hurry { 1 } else { self.flow.ask(cost, self.in_flight) };
+        let urgent = self.starved;
+        let ask = if urgent { 1 } else { self.window.ask(cost, self.in_flight) };
         // A consumer that asks for more than the next result looks for that one after a while.
-        let prompt = if ask > 1 { park::deadline(PROMPT) } else { None };
-        let end = [deadline, prompt, terms.deadline].into_iter().flatten().min();
-        let woken = terms.workers.wait(end, |waker| {
+        let prompt = if ask > 1 { park::deadline(MAX_DELAY) } else { None };
+        let end = [deadline, prompt, context.deadline].into_iter().flatten().min();
+        let woken = context.shared.wait(end, |waker| {
             // Woken by the worker that puts the result there or splits its chunk, and by `terminate`.
-            self.control.bell.set(waker);
-            self.is_answered(ask, hurry) || terms.ended().is_some() || self.may_help()
+            self.control.consumer_waker.set(waker);
+            self.is_answered(ask, urgent) || context.stop_reason().is_some() || self.may_help()
         });
         // Until something comes: what was asked for may be there and the next one not.
         self.starved = true;
         woken || deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    /// Whether `ask` results are there, or a chunk was split. If not, the bell will be rung.
-    fn is_answered(&mut self, ask: usize, hurry: bool) -> bool {
+    /// Whether `ask` results are there, or a chunk was split. If not, the consumer will be woken.
+    fn is_answered(&mut self, ask: usize, urgent: bool) -> bool {
         // There may be as many again that are begun before the first of these is done.
-        let each = ask.div_ceil(2 * self.control.terms.workers.count);
-        let split = self.hear(Some(Ask { each, hurry }));
+        let each = ask.div_ceil(2 * self.control.context.shared.count);
+        let split = self.hear(Some(ResultRequest { each, urgent }));
         if self.control.ordered {
             // Asked of the chunk that the last of them is in.
             let mut before = 0;
             let answered = self.expected.iter_mut().find_map(|expected| {
                 let here = expected.left.min(ask - before);
                 before += here;
-                (before == ask).then(|| expected.reader.ask(here, hurry))
+                (before == ask).then(|| expected.reader.ask(here, urgent))
             });
             return split || answered != Some(false);
         }
         let mut answered = split;
         for expected in &mut self.expected {
-            answered |= expected.reader.ask(expected.left.min(each), hurry);
+            answered |= expected.reader.ask(expected.left.min(each), urgent);
         }
         answered
     }
 
     /// As one of the pool's workers, runs a chunk of this stream that nobody has begun.
     fn help(&mut self) -> bool {
-        let workers = &self.control.terms.workers;
-        let Some(worker) = workers.this_worker() else { return false };
-        let _open = workers.keep_open(worker);
+        let shared = &self.control.context.shared;
+        let Some(worker) = shared.this_worker() else { return false };
+        let _open = shared.keep_open(worker);
         let mut place = 0;
         while let Some(part) = self.parts.get(place) {
             let ticket = part.ticket();
@@ -546,7 +548,7 @@ where
                 place += 1;
                 continue;
             }
-            let entry = workers.withdraw(ticket);
+            let entry = shared.withdraw(ticket);
             self.parts.remove(place);
             if let Some(entry) = entry {
                 worker::run(entry, worker);
@@ -558,7 +560,7 @@ where
 
     /// Whether this thread is a worker and there is a chunk that it may be able to run.
     fn may_help(&self) -> bool {
-        let is_worker = worker::is_of(self.control.terms.workers.id);
+        let is_worker = worker::is_of(self.control.context.shared.id);
         is_worker && self.parts.iter().any(|part| part.ticket() != Ticket::NONE && !part.is_begun())
     }
 
@@ -574,13 +576,13 @@ where
 
 impl<I: Iterator, R> Imap<'_, I, R> {
     fn record(&self) -> Option<&Record> {
-        self.control.terms.watch.as_ref()?.record()
+        self.control.context.watch.as_ref()?.record()
     }
 
     /// Tells who watches it that it has ended. What is in flight, if it is cut short, was not finished as
     /// far as is known here.
     fn conclude(&self) {
-        if let Some(watch) = &self.control.terms.watch {
+        if let Some(watch) = &self.control.context.watch {
             let all = self.input.is_none() && self.in_flight == 0 && self.end.is_none();
             watch.end(all, Some(self.pulled - self.in_flight));
         }
@@ -588,7 +590,7 @@ impl<I: Iterator, R> Imap<'_, I, R> {
 
     /// Drops what is not begun and what is not handed out.
     fn abandon(&mut self) {
-        self.control.terms.cancel();
+        self.control.context.cancel();
         self.expected.clear();
         // Pieces that are not yet among the parts.
         let splits = self.control.news.close().splits;

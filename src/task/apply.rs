@@ -2,63 +2,63 @@
 
 use std::sync::Arc;
 
-use super::context::{Order, Terms};
+use super::context::{CallContext, CallOptions};
 use crate::error::Error;
 use crate::panic::{Panic, catch, discard};
-use crate::raw::{self, Job, Loan};
+use crate::raw::{self, BorrowedJob, Job};
 use crate::scheduler::{Cancellable, Task, Worker, worker};
 use crate::sync::{Mutex, lock};
 
 /// Runs `f` on a worker and waits for it: on this thread, if it is one. `first` goes before all
 /// that waits from outside.
-pub(crate) fn apply<F, R>(order: &Order<'_>, first: bool, f: F) -> Result<R, Error>
+pub(crate) fn apply<F, R>(options: &CallOptions<'_>, first: bool, f: F) -> Result<R, Error>
 where
     F: FnOnce() -> R + Send,
     R: Send,
 {
-    let workers = order.workers;
-    workers.admit()?;
-    let call = Call {
-        terms: Terms::of_blocking(order),
+    let shared = options.shared;
+    shared.admit()?;
+    let call = BlockingCall {
+        context: CallContext::of_blocking(options),
         work: Mutex::new(Some(f)),
         outcome: Mutex::new(None),
     };
-    let accepted = if workers.is_serial {
-        workers.serially(|worker| call.run(worker))
-    } else if let Some(worker) = workers.this_worker() {
-        let open = workers.keep_open(worker);
-        open.map(|_open| call.run(worker)).ok_or_else(|| workers.refusal())
+    let accepted = if shared.is_serial {
+        shared.serially(|worker| call.run(worker))
+    } else if let Some(worker) = shared.this_worker() {
+        let open = shared.keep_open(worker);
+        open.map(|_open| call.run(worker)).ok_or_else(|| shared.refusal())
     } else {
         let queued = raw::lend(&call, |loan| {
             let task = Arc::clone(loan) as Arc<dyn Task>;
-            let ticket = if first { workers.submit_first(task)? } else { workers.submit(task)? };
+            let ticket = if first { shared.submit_first(task)? } else { shared.submit(task)? };
             // Woken by the worker that leaves, and by `terminate`.
-            workers.wait(order.deadline, |waker| {
-                loan.poll_idle(waker) && (call.is_done() || workers.is_terminated())
+            shared.wait(options.deadline, |waker| {
+                loan.poll_idle(waker) && (call.is_done() || shared.is_terminated())
             });
             Ok(ticket)
         });
         // Still there if the time was up, or the pool was terminated.
-        queued.map(|ticket| drop(workers.withdraw(ticket)))
+        queued.map(|ticket| drop(shared.withdraw(ticket)))
     };
     call.finish(accepted.err())
 }
 
-struct Call<F, R> {
-    terms: Arc<Terms>,
+struct BlockingCall<F, R> {
+    context: Arc<CallContext>,
     work: Mutex<Option<F>>,
     outcome: Mutex<Option<Result<R, Error>>>,
 }
 
-impl<F: FnOnce() -> R, R> Call<F, R> {
+impl<F: FnOnce() -> R, R> BlockingCall<F, R> {
     fn run(&self, worker: &Worker) {
         // The caller hears of it by itself; see `finish`.
-        if self.terms.ended().is_some() {
+        if self.context.stop_reason().is_some() {
             return;
         }
         let Some(work) = lock(&self.work).take() else { return };
-        let task = Arc::clone(&self.terms) as Arc<dyn Cancellable>;
-        let outcome = worker::in_task(task, || catch(|| self.terms.in_task(worker, work)));
+        let task = Arc::clone(&self.context) as Arc<dyn Cancellable>;
+        let outcome = worker::in_task(task, || catch(|| self.context.in_task(worker, work)));
         let outcome = outcome.map_err(|payload| Error::Panicked(Panic::new(payload, None)));
         *lock(&self.outcome) = Some(outcome);
     }
@@ -70,7 +70,7 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     /// A call that was told to stop may have returned anything, so it does not count as done.
     fn finish(self, refused: Option<Error>) -> Result<R, Error> {
         let outcome = lock(&self.outcome).take();
-        match (self.terms.ended(), outcome) {
+        match (self.context.stop_reason(), outcome) {
             (None, Some(outcome)) => outcome,
             (ended, outcome) => {
                 discard(outcome);
@@ -82,8 +82,8 @@ impl<F: FnOnce() -> R, R> Call<F, R> {
     }
 }
 
-impl<F: FnOnce() -> R + Send, R: Send> Job for Call<F, R> {
-    fn work(&self, _: &Arc<Loan>, worker: &Worker) {
+impl<F: FnOnce() -> R + Send, R: Send> Job for BlockingCall<F, R> {
+    fn work(&self, _: &Arc<BorrowedJob>, worker: &Worker) {
         self.run(worker);
     }
 }

@@ -46,7 +46,7 @@ where
     let timed = handles.iter().flatten().enumerate();
     let deadlines =
         timed.filter_map(|(place, handle)| Some(Reverse((handle.deadline()?, place)))).collect();
-    AsCompleted { left: handles.len(), handles, looked: 0, deadlines, bells: Arc::default() }
+    AsCompleted { left: handles.len(), handles, looked: 0, deadlines, ready_list: Arc::default() }
 }
 
 /// What there is to hand out next, if anything.
@@ -60,40 +60,40 @@ pub struct AsCompleted<'s, T> {
     /// By place; `None` once its result was handed out.
     handles: Vec<Option<TaskHandle<'s, T>>>,
     left: usize,
-    /// Those before this place were looked at, and have a bell.
+    /// Those before this place were looked at, and have a waker.
     looked: usize,
     /// When the calls' own times are up, and whose, the next on top.
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
-    bells: Arc<Bells>,
+    ready_list: Arc<ReadyList>,
 }
 
 /// Whose results may be there.
 #[derive(Default)]
-struct Bells(Mutex<Rung>);
+struct ReadyList(Mutex<ReadyPlaces>);
 
 #[derive(Default)]
-struct Rung {
+struct ReadyPlaces {
     places: VecDeque<usize>,
-    /// Who waits for the next to ring.
+    /// What waits for the next result.
     waiting: Option<Waker>,
 }
 
 /// The waker of one handle.
-struct Bell {
+struct HandleWaker {
     place: usize,
-    bells: Arc<Bells>,
+    ready_list: Arc<ReadyList>,
 }
 
-impl Wake for Bell {
+impl Wake for HandleWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
         let waiting = {
-            let mut rung = lock(&self.bells.0);
-            rung.places.push_back(self.place);
-            rung.waiting.take()
+            let mut ready = lock(&self.ready_list.0);
+            ready.places.push_back(self.place);
+            ready.waiting.take()
         };
         if let Some(waiting) = waiting {
             waiting.wake();
@@ -142,7 +142,7 @@ impl<T> AsCompleted<'_, T> {
             }
             let own = self.deadlines.peek().map(|Reverse((own, _))| *own);
             let mut next = Poll::Pending;
-            // Woken by the bells.
+            // Woken by the wakers of the handles.
             let end = [deadline, own].into_iter().flatten().min();
             park::until(end, |waker| {
                 next = self.poll(waker);
@@ -151,8 +151,8 @@ impl<T> AsCompleted<'_, T> {
             if next.is_ready() || own.is_none_or(|own| Instant::now() < own) {
                 return next;
             }
-            // A call's own time has no bell. If it is pending all the same, somebody is just giving it
-            // its outcome, and will ring.
+            // A call's own time wakes nobody. If it is pending all the same, another thread is just giving it
+            // its outcome, and will wake this one.
             if let Some(Reverse((_, place))) = self.deadlines.pop() {
                 if let Some(result) = self.look(place) {
                     return Poll::Ready(Some((place, result)));
@@ -165,14 +165,14 @@ impl<T> AsCompleted<'_, T> {
         let mut waker = Some(waker.clone());
         while self.left > 0 {
             let place = {
-                let mut rung = lock(&self.bells.0);
-                if let Some(place) = rung.places.pop_front() {
+                let mut ready = lock(&self.ready_list.0);
+                if let Some(place) = ready.places.pop_front() {
                     place
                 } else if self.looked < self.handles.len() {
                     self.looked += 1;
                     self.looked - 1
                 } else {
-                    std::mem::swap(&mut rung.waiting, &mut waker);
+                    std::mem::swap(&mut ready.waiting, &mut waker);
                     return Poll::Pending;
                 }
             };
@@ -183,11 +183,12 @@ impl<T> AsCompleted<'_, T> {
         Poll::Ready(None)
     }
 
-    /// The result of one handle, if it is there; else its bell will ring.
+    /// The result of one handle, if it is there; else its waker is called when it is.
     fn look(&mut self, place: usize) -> Option<Result<T, Error>> {
         let handle = self.handles[place].as_mut()?;
-        let bell = Waker::from(Arc::new(Bell { place, bells: Arc::clone(&self.bells) }));
-        match Pin::new(handle).poll(&mut Context::from_waker(&bell)) {
+        let waker =
+            Waker::from(Arc::new(HandleWaker { place, ready_list: Arc::clone(&self.ready_list) }));
+        match Pin::new(handle).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(result) => {
                 self.handles[place] = None;
                 self.left -= 1;

@@ -4,21 +4,21 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::context::{Order, Terms};
+use super::context::{CallContext, CallOptions};
 use super::handle::{AsyncResult, TaskHandle};
-use super::state::{Callback, Cell, Outcome, Wake};
+use super::state::{Callback, Outcome, TaskState, Wake};
 use crate::error::Error;
 use crate::observe::Watch;
 use crate::panic::{Panic, catch, discard};
-use crate::scheduler::{Cancellable, Task, TaskRef, Ticket, Worker, Workers, worker};
+use crate::scheduler::{Cancellable, Shared, Task, TaskRef, Ticket, Worker, worker};
 
 /// A submitted call: what differs between one closure and a map.
 pub(crate) trait Submitted<'s, T>: Task {
     /// What is left of the work while nobody has begun it.
     type Work;
 
-    fn terms(&self) -> &Terms;
-    fn cell(&self) -> &Cell<'s, Self::Work, T>;
+    fn context(&self) -> &CallContext;
+    fn state(&self) -> &TaskState<'s, Self::Work, T>;
     /// Takes an entry of it out of the queue, if there is one: the caller's to run, or to skip.
     fn withdraw(&self) -> Option<TaskRef>;
     /// Whether there may be one.
@@ -26,8 +26,8 @@ pub(crate) trait Submitted<'s, T>: Task {
 }
 
 /// A submitted call as its handle sees it, whatever its work.
-pub(crate) trait Pending<'s, T>: Send + Sync {
-    fn terms(&self) -> &Terms;
+pub(crate) trait PendingTask<'s, T>: Send + Sync {
+    fn context(&self) -> &CallContext;
     /// Whether the outcome is there; it is an error from now on if nobody shall wait any more.
     fn poll(&self, wake: Wake<'_>) -> bool;
     /// See [`Submitted::withdraw`].
@@ -45,23 +45,23 @@ pub(crate) trait Pending<'s, T>: Send + Sync {
     fn detach(&self);
 }
 
-impl<'s, T, P: Submitted<'s, T>> Pending<'s, T> for P {
-    fn terms(&self) -> &Terms {
-        Submitted::terms(self)
+impl<'s, T, P: Submitted<'s, T>> PendingTask<'s, T> for P {
+    fn context(&self) -> &CallContext {
+        Submitted::context(self)
     }
 
     fn poll(&self, wake: Wake<'_>) -> bool {
-        let cell = self.cell();
-        if cell.poll(wake) {
+        let state = self.state();
+        if state.poll(wake) {
             return true;
         }
-        let terms = Submitted::terms(self);
-        let Some(error) = terms.ended() else { return false };
-        if let Some(watch) = &terms.watch {
+        let context = Submitted::context(self);
+        let Some(error) = context.stop_reason() else { return false };
+        if let Some(watch) = &context.watch {
             watch.end(false, None);
         }
         // If another thread resolves it, its callbacks may still be running.
-        let done = cell.resolve(Err(error)) || cell.poll(Wake::Nobody);
+        let done = state.resolve(Err(error)) || state.poll(Wake::Nobody);
         if let Some(entry) = Submitted::withdraw(self) {
             worker::skip(entry, Error::Cancelled);
         }
@@ -77,24 +77,24 @@ impl<'s, T, P: Submitted<'s, T>> Pending<'s, T> for P {
     }
 
     fn is_calling_here(&self) -> bool {
-        self.cell().is_calling_here()
+        self.state().is_calling_here()
     }
 
     fn try_take(&self) -> Option<Outcome<T>> {
-        self.cell().try_take()
+        self.state().try_take()
     }
 
     fn successful(&self) -> Result<bool, Error> {
-        self.cell().successful()
+        self.state().successful()
     }
 
     fn on_outcome(&self, callback: Callback<'s, T>) {
-        self.cell().on_outcome(callback);
+        self.state().on_outcome(callback);
     }
 
     fn cancel(&self) -> bool {
-        Submitted::terms(self).cancel();
-        let cancelled = self.cell().resolve_queued(Err(Error::Cancelled));
+        Submitted::context(self).cancel();
+        let cancelled = self.state().resolve_queued(Err(Error::Cancelled));
         if cancelled {
             while let Some(entry) = Submitted::withdraw(self) {
                 worker::skip(entry, Error::Cancelled);
@@ -104,18 +104,18 @@ impl<'s, T, P: Submitted<'s, T>> Pending<'s, T> for P {
     }
 
     fn detach(&self) {
-        self.cell().detach();
+        self.state().detach();
     }
 }
 
 /// One submitted call: its closure, then its outcome, in one block of memory.
 struct Call<'s, F, T> {
-    terms: Held,
-    cell: Cell<'s, F, T>,
+    context: ContextPlace,
+    state: TaskState<'s, F, T>,
     /// Its place in the queue, as [`Ticket::to_bits`], until somebody tries to take it out. Set when it is queued,
     /// before anybody has the handle.
     ticket: AtomicU64,
-    kind: Kind,
+    kind: CallKind,
     /// Itself, or its terms, for [`is_cancelled`](crate::is_cancelled) to ask. A function, because a
     /// call that borrows cannot be made the first.
     signal: fn(&Arc<Self>) -> Arc<dyn Cancellable>,
@@ -123,7 +123,7 @@ struct Call<'s, F, T> {
 
 /// What a call is for a worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum CallKind {
     /// A task in its life.
     Task,
     /// Not one: the chunks of the map that it drives are.
@@ -131,47 +131,47 @@ pub(crate) enum Kind {
 }
 
 /// The terms of a call, in its own block of memory unless it borrows.
-enum Held {
-    Here(Terms),
-    Shared(Arc<Terms>),
+enum ContextPlace {
+    Here(CallContext),
+    Shared(Arc<CallContext>),
 }
 
-impl Deref for Held {
-    type Target = Terms;
+impl Deref for ContextPlace {
+    type Target = CallContext;
 
-    fn deref(&self) -> &Terms {
+    fn deref(&self) -> &CallContext {
         match self {
-            Held::Here(terms) => terms,
-            Held::Shared(terms) => terms,
+            ContextPlace::Here(context) => context,
+            ContextPlace::Shared(context) => context,
         }
     }
 }
 
 /// Submits `work`, whose outcome is the task's. A refused call is a task that has its error.
-pub(crate) fn submit<F, T>(order: &Order<'_>, work: F) -> AsyncResult<T>
+pub(crate) fn submit<F, T>(options: &CallOptions<'_>, work: F) -> AsyncResult<T>
 where
     F: FnOnce() -> Outcome<T> + Send + 'static,
     T: Send + 'static,
 {
-    let workers = order.workers;
-    if let Err(error) = workers.admit() {
-        return refused(workers, error);
+    let shared = options.shared;
+    if let Err(error) = shared.admit() {
+        return refused(shared, error);
     }
     let task = Arc::new(Call {
-        terms: Held::Here(Terms::new(order)),
-        cell: Cell::new(work),
+        context: ContextPlace::Here(CallContext::new(options)),
+        state: TaskState::new(work),
         ticket: AtomicU64::new(0),
-        kind: Kind::Task,
+        kind: CallKind::Task,
         signal: |call| Arc::clone(call) as Arc<dyn Cancellable>,
     });
-    task.was_queued(workers.submit(Arc::clone(&task) as TaskRef));
+    task.was_queued(shared.submit(Arc::clone(&task) as TaskRef));
     TaskHandle::new(task)
 }
 
 /// The same for work that may borrow: `submit` queues it in a form that may not.
 pub(crate) fn submit_by<'s, F, T>(
-    order: &Order<'_>,
-    kind: Kind,
+    options: &CallOptions<'_>,
+    kind: CallKind,
     work: F,
     submit: impl FnOnce(Arc<dyn Task + 's>) -> Result<Ticket, Error>,
 ) -> TaskHandle<'s, T>
@@ -180,33 +180,35 @@ where
     T: Send + 's,
 {
     let task = Arc::new(Call {
-        terms: Held::Shared(Arc::new(Terms::new(order))),
-        cell: Cell::new(work),
+        context: ContextPlace::Shared(Arc::new(CallContext::new(options))),
+        state: TaskState::new(work),
         ticket: AtomicU64::new(0),
         kind,
-        signal: |call| match &call.terms {
-            Held::Shared(terms) => Arc::clone(terms) as Arc<dyn Cancellable>,
-            Held::Here(_) => unreachable!("what borrows has shared terms"),
+        signal: |call| match &call.context {
+            ContextPlace::Shared(context) => Arc::clone(context) as Arc<dyn Cancellable>,
+            ContextPlace::Here(_) => unreachable!("what borrows has shared context"),
         },
     });
-    let workers = order.workers;
-    match workers.admit() {
+    let shared = options.shared;
+    match shared.admit() {
         Ok(()) => task.was_queued(submit(Arc::clone(&task) as Arc<dyn Task + 's>)),
-        Err(error) => _ = task.cell.resolve(Err(error)),
+        Err(error) => _ = task.state.resolve(Err(error)),
     }
     TaskHandle::new(task)
 }
 
 /// The handle of a call that has its error.
-pub(crate) fn refused<'s, T: Send + 's>(workers: &Arc<Workers>, error: Error) -> TaskHandle<'s, T> {
+pub(crate) fn refused<'s, T: Send + 's>(shared: &Arc<Shared>, error: Error) -> TaskHandle<'s, T> {
     // Nothing is known of what it was to do.
-    let order =
-        Order { watch: Some(Watch::of(workers.count, None, None)), ..Order::plain(workers) };
+    let options = CallOptions {
+        watch: Some(Watch::of(shared.count, None, None)),
+        ..CallOptions::plain(shared)
+    };
     TaskHandle::new(Arc::new(Call::<fn() -> Outcome<T>, T> {
-        terms: Held::Here(Terms::new(&order)),
-        cell: Cell::ready(Err(error)),
+        context: ContextPlace::Here(CallContext::new(&options)),
+        state: TaskState::ready(Err(error)),
         ticket: AtomicU64::new(0),
-        kind: Kind::Driver,
+        kind: CallKind::Driver,
         signal: |_| unreachable!("it never runs"),
     }))
 }
@@ -227,17 +229,17 @@ where
     T: Send,
 {
     fn run(self: Arc<Self>, worker: &Worker) {
-        if let Some(error) = self.terms.ended() {
+        if let Some(error) = self.context.stop_reason() {
             return self.skip(error);
         }
-        let Some(work) = self.cell.begin() else { return };
+        let Some(work) = self.state.begin() else { return };
         // The callbacks too: they are no code of a task below this one.
         worker::in_task((self.signal)(&self), || {
             let result = catch(|| match self.kind {
-                Kind::Task => self.terms.in_task(worker, work),
-                Kind::Driver => self.terms.caller.in_task(work),
+                CallKind::Task => self.context.in_task(worker, work),
+                CallKind::Driver => self.context.caller.in_task(work),
             });
-            let outcome = match (result, self.terms.ended()) {
+            let outcome = match (result, self.context.stop_reason()) {
                 // It may have been told to stop, and then have returned anything: a value, or, as
                 // the driver of a map that found the pool terminated, an error that is not what
                 // happened.
@@ -249,21 +251,21 @@ where
                 (Err(payload), _) => Err(Error::Panicked(Panic::new(payload, None))),
             };
             // Of work that returned, this was done.
-            if let Some(watch) = &self.terms.watch {
+            if let Some(watch) = &self.context.watch {
                 watch.end(false, None);
             }
-            self.cell.resolve(outcome);
+            self.state.resolve(outcome);
         });
     }
 
     fn skip(self: Arc<Self>, why: Error) {
-        self.cell.resolve_queued(Err(why));
+        self.state.resolve_queued(Err(why));
     }
 }
 
 impl<F: Send, T: Send> Cancellable for Call<'_, F, T> {
     fn is_cancelled(&self) -> bool {
-        self.terms.is_cancelled()
+        self.context.is_cancelled()
     }
 }
 
@@ -274,18 +276,18 @@ where
 {
     type Work = F;
 
-    fn terms(&self) -> &Terms {
-        &self.terms
+    fn context(&self) -> &CallContext {
+        &self.context
     }
 
-    fn cell(&self) -> &Cell<'s, F, T> {
-        &self.cell
+    fn state(&self) -> &TaskState<'s, F, T> {
+        &self.state
     }
 
     fn withdraw(&self) -> Option<TaskRef> {
         // Once: if it is not there, it is being begun.
         let ticket = Ticket::from_bits(self.ticket.swap(0, Ordering::Relaxed));
-        self.terms.workers.withdraw(ticket)
+        self.context.shared.withdraw(ticket)
     }
 
     fn is_queued(&self) -> bool {

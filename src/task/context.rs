@@ -5,22 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
 use crate::observe::{Caller, Observer, Watch};
-use crate::scheduler::{Cancellable, Worker, Workers, worker};
+use crate::scheduler::{Cancellable, Shared, Worker, worker};
 use crate::sync::Instant;
 
 /// What a call was asked for besides its work.
 #[derive(Clone)]
-pub(crate) struct Order<'w> {
-    pub(crate) workers: &'w Arc<Workers>,
+pub(crate) struct CallOptions<'w> {
+    pub(crate) shared: &'w Arc<Shared>,
     pub(crate) chunksize: Option<usize>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) watch: Option<Arc<Watch>>,
 }
 
-impl<'w> Order<'w> {
+impl<'w> CallOptions<'w> {
     /// Of a call that asks for nothing.
-    pub(crate) fn plain(workers: &'w Arc<Workers>) -> Self {
-        Order { workers, chunksize: None, deadline: None, watch: None }
+    pub(crate) fn plain(shared: &'w Arc<Shared>) -> Self {
+        CallOptions { shared, chunksize: None, deadline: None, watch: None }
     }
 
     /// The call begins, with `len` items if that is known.
@@ -39,8 +39,8 @@ impl<'w> Order<'w> {
 }
 
 /// What ends a call besides its own doing, and who watches it.
-pub(crate) struct Terms {
-    pub(crate) workers: Arc<Workers>,
+pub(crate) struct CallContext {
+    pub(crate) shared: Arc<Shared>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) watch: Option<Arc<Watch>>,
     pub(crate) caller: Caller,
@@ -50,13 +50,13 @@ pub(crate) struct Terms {
     outer: Option<Arc<dyn Cancellable>>,
 }
 
-impl Terms {
+impl CallContext {
     /// Of a call that goes on by itself.
-    pub(crate) fn new(order: &Order<'_>) -> Self {
-        Terms {
-            workers: Arc::clone(order.workers),
-            deadline: order.deadline,
-            watch: order.watch.clone(),
+    pub(crate) fn new(options: &CallOptions<'_>) -> Self {
+        CallContext {
+            shared: Arc::clone(options.shared),
+            deadline: options.deadline,
+            watch: options.watch.clone(),
             caller: Caller::current(),
             cancelled: AtomicBool::new(false),
             outer: None,
@@ -64,15 +64,15 @@ impl Terms {
     }
 
     /// Of a call that the running task waits for.
-    pub(crate) fn of_blocking(order: &Order<'_>) -> Arc<Self> {
-        Arc::new(Terms { outer: worker::running_task(), ..Terms::new(order) })
+    pub(crate) fn of_blocking(options: &CallOptions<'_>) -> Arc<Self> {
+        Arc::new(CallContext { outer: worker::running_task(), ..CallContext::new(options) })
     }
 
     /// Why nobody shall wait for it any more.
     #[inline]
-    pub(crate) fn ended(&self) -> Option<Error> {
-        if self.workers.is_terminated() {
-            Some(self.workers.ended())
+    pub(crate) fn stop_reason(&self) -> Option<Error> {
+        if self.shared.is_terminated() {
+            Some(self.shared.stop_reason())
         } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             Some(Error::DeadlineExceeded)
         } else {
@@ -85,7 +85,7 @@ impl Terms {
     pub(crate) fn observe(&self, worker: &Worker) -> Option<Observer<'_>> {
         let watch = self.watch.as_deref()?;
         if let Some(record) = watch.record() {
-            record.saw_queue(self.workers.runners.queued());
+            record.saw_queue(self.shared.runners.queued());
         }
         Some(watch.observe(worker.index))
     }
@@ -116,10 +116,10 @@ impl Terms {
     }
 }
 
-impl Cancellable for Terms {
+impl Cancellable for CallContext {
     fn is_cancelled(&self) -> bool {
         self.is_asked_to_stop()
-            || self.ended().is_some()
+            || self.stop_reason().is_some()
             || self.outer.as_ref().is_some_and(|outer| outer.is_cancelled())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::call::Pending;
+use super::call::PendingTask;
 use super::state::Wake;
 use crate::error::Error;
 use crate::scheduler::{park, worker};
@@ -47,7 +47,7 @@ use crate::sync::Instant;
 /// ```
 #[must_use = "dropping the handle throws the result away; the work is done all the same"]
 pub struct TaskHandle<'s, T> {
-    task: Arc<dyn Pending<'s, T> + 's>,
+    task: Arc<dyn PendingTask<'s, T> + 's>,
     /// Where `terminate` finds the waker of the last poll.
     ticket: Option<u64>,
     /// The outcome was taken, so there is none to be dropped with the handle.
@@ -61,7 +61,7 @@ pub struct TaskHandle<'s, T> {
 pub type AsyncResult<T> = TaskHandle<'static, T>;
 
 impl<'s, T> TaskHandle<'s, T> {
-    pub(crate) fn new(task: Arc<dyn Pending<'s, T> + 's>) -> Self {
+    pub(crate) fn new(task: Arc<dyn PendingTask<'s, T> + 's>) -> Self {
         TaskHandle { task, ticket: None, taken: false, cancel_on_drop: false }
     }
 
@@ -84,7 +84,7 @@ impl<'s, T> TaskHandle<'s, T> {
 
     /// When the call's own time is up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.task.terms().deadline
+        self.task.context().deadline
     }
 
     fn wait_and_take(&mut self) -> Result<T, Error> {
@@ -208,7 +208,7 @@ impl<'s, T> TaskHandle<'s, T> {
     /// # Ok::<(), parpool::Error>(())
     /// ```
     pub fn progress(&self) -> (usize, Option<usize>) {
-        match &self.task.terms().watch {
+        match &self.task.context().watch {
             Some(watch) => watch.get(),
             None => (usize::from(matches!(self.successful(), Ok(true))), Some(1)),
         }
@@ -264,13 +264,13 @@ impl<'s, T> TaskHandle<'s, T> {
 
     /// Waits for the outcome; false if the time was up first, or if it would never come.
     fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        let (workers, own) = (&self.task.terms().workers, self.task.terms().deadline);
-        let is_worker = worker::is_of(workers.id);
+        let (shared, own) = (&self.task.context().shared, self.task.context().deadline);
+        let is_worker = worker::is_of(shared.id);
         let passed = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // Up when the call's own time is, too: the look after that makes it an `Err(DeadlineExceeded)`, unless
         // somebody else is just giving it its outcome; for that it waits as long as it was asked to.
         let mut end = [deadline, own].into_iter().flatten().min();
-        let _waiting = workers.waiting();
+        let _waiting = shared.waiting();
         loop {
             if self.task.poll(Wake::Nobody) {
                 return true;
@@ -281,7 +281,7 @@ impl<'s, T> TaskHandle<'s, T> {
             if !passed() && self.help() {
                 continue;
             }
-            let up = workers.wait(end, |waker| {
+            let up = shared.wait(end, |waker| {
                 self.task.poll(Wake::Thread(waker))
                     || is_worker && !passed() && self.task.is_queued()
             });
@@ -297,9 +297,9 @@ impl<'s, T> TaskHandle<'s, T> {
     /// As one of the pool's workers, runs what this thread waits for, if nobody has begun it. See `scheduler/worker.rs` for
     /// why nothing else.
     fn help(&self) -> bool {
-        let workers = &self.task.terms().workers;
-        let Some(worker) = workers.this_worker() else { return false };
-        let _open = workers.keep_open(worker);
+        let shared = &self.task.context().shared;
+        let Some(worker) = shared.this_worker() else { return false };
+        let _open = shared.keep_open(worker);
         match self.task.withdraw() {
             Some(entry) => {
                 worker::run(entry, worker);
@@ -392,12 +392,12 @@ impl<T> Future for TaskHandle<'_, T> {
         if this.task.is_calling_here() {
             return Poll::Ready(Err(Error::WouldDeadlock));
         }
-        let sleepers = &this.task.terms().workers.sleepers;
-        sleepers.add(&mut this.ticket, context.waker());
+        let wakers = &this.task.context().shared.wakers;
+        wakers.add(&mut this.ticket, context.waker());
         if !this.task.poll(Wake::Future(context.waker())) {
             return Poll::Pending;
         }
-        sleepers.remove(&mut this.ticket);
+        wakers.remove(&mut this.ticket);
         Poll::Ready(this.wait_and_take())
     }
 }
@@ -409,7 +409,7 @@ impl<T> RefUnwindSafe for TaskHandle<'_, T> {}
 impl<T> Drop for TaskHandle<'_, T> {
     fn drop(&mut self) {
         if self.ticket.is_some() {
-            self.task.terms().workers.sleepers.remove(&mut self.ticket);
+            self.task.context().shared.wakers.remove(&mut self.ticket);
         }
         if !self.taken {
             if self.cancel_on_drop {

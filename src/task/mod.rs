@@ -17,7 +17,7 @@ mod state;
 
 pub(crate) use apply::apply;
 pub use as_completed::{AsCompleted, as_completed};
-pub(crate) use call::{Kind, Submitted, refused, submit, submit_by};
-pub(crate) use context::{Order, Terms};
+pub(crate) use call::{CallKind, Submitted, refused, submit, submit_by};
+pub(crate) use context::{CallContext, CallOptions};
 pub use handle::{AsyncResult, TaskHandle};
-pub(crate) use state::Cell;
+pub(crate) use state::TaskState;

@@ -2,7 +2,7 @@
 //!
 //! | stage | who leaves it, and how |
 //! |---|---|
-//! | `Queued` | whoever takes the work first ([`begin`](Cell::begin)), or ends it unbegun ([`resolve`](Cell::resolve)) |
+//! | `Queued` | the thread that takes the work first ([`begin`](TaskState::begin)), or ends it unbegun ([`resolve`](TaskState::resolve)) |
 //! | `Running` | who runs it, with its outcome; or who sees that nobody shall wait for it any more |
 //! | `Calling` | the same thread, which it names, when the callbacks have returned; none registered meanwhile is lost |
 //! | `Ready` | the owner of the handle, who takes the outcome |
@@ -32,18 +32,18 @@ enum Stage<W, T> {
     Taken(bool),
 }
 
-pub(crate) struct Cell<'s, W, T>(Mutex<Inner<'s, W, T>>);
+pub(crate) struct TaskState<'s, W, T>(Mutex<TaskInner<'s, W, T>>);
 
-struct Inner<'s, W, T> {
+struct TaskInner<'s, W, T> {
     stage: Stage<W, T>,
     /// Most results are there before anybody waits: in its own memory, to keep a task small.
-    waiting: Option<Box<Waiting<'s, T>>>,
+    waiting: Option<Box<Waiters<'s, T>>>,
     /// The handle is gone: the outcome is dropped where it comes to be.
     detached: bool,
 }
 
 /// Who is to hear of the outcome.
-struct Waiting<'s, T> {
+struct Waiters<'s, T> {
     callbacks: Vec<Callback<'s, T>>,
     threads: Wakers,
     /// Of the last poll of the handle.
@@ -61,19 +61,19 @@ pub(crate) enum Wake<'w> {
     Future(&'w Waker),
 }
 
-impl<'s, W, T> Inner<'s, W, T> {
+impl<'s, W, T> TaskInner<'s, W, T> {
     fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_) | Stage::Taken(_))
     }
 
-    fn waiting(&mut self) -> &mut Waiting<'s, T> {
+    fn waiting(&mut self) -> &mut Waiters<'s, T> {
         self.waiting.get_or_insert_with(|| {
-            Box::new(Waiting { callbacks: Vec::new(), threads: Wakers::default(), future: None })
+            Box::new(Waiters { callbacks: Vec::new(), threads: Wakers::default(), future: None })
         })
     }
 }
 
-impl<'s, W, T> Cell<'s, W, T> {
+impl<'s, W, T> TaskState<'s, W, T> {
     pub(crate) fn new(work: W) -> Self {
         Self::at(Stage::Queued(work))
     }
@@ -84,7 +84,7 @@ impl<'s, W, T> Cell<'s, W, T> {
     }
 
     fn at(stage: Stage<W, T>) -> Self {
-        Cell(Mutex::new(Inner { stage, waiting: None, detached: false }))
+        TaskState(Mutex::new(TaskInner { stage, waiting: None, detached: false }))
     }
 
     /// Takes the work; `None` if somebody did before or it was resolved.
@@ -215,7 +215,7 @@ impl<'s, W, T> Cell<'s, W, T> {
     }
 
     /// Calls `callback` with the outcome before anybody else can see it; at once if it is there. Not
-    /// at all if it was taken. Only the owner of the handle calls this and [`try_take`](Cell::try_take).
+    /// at all if it was taken. Only the owner of the handle calls this and [`try_take`](TaskState::try_take).
     pub(crate) fn on_outcome(&self, callback: Callback<'s, T>) {
         let mut inner = lock(&self.0);
         match std::mem::replace(&mut inner.stage, Stage::Calling(thread_number())) {
@@ -311,7 +311,7 @@ mod models {
         Owner::Help,
     ];
 
-    type Tested = Cell<'static, Token, Token>;
+    type Tested = TaskState<'static, Token, Token>;
 
     /// Blocks until the outcome is there, and takes it.
     fn get(cell: &Tested) -> Outcome<Token> {

@@ -2,8 +2,8 @@
 //! or drops the handle, in all orders.
 
 use super::*;
-use crate::scheduler::State as End;
-use crate::scheduler::Workers;
+use crate::scheduler::PoolState as End;
+use crate::scheduler::Shared;
 use crate::sync::model_within;
 use loom::sync::Condvar;
 use loom::thread::{self, JoinHandle};
@@ -12,7 +12,7 @@ use std::sync::Arc as Owned;
 /// Threads that run the queue of `workers`, one for each submitted task that is not withdrawn.
 #[derive(Clone)]
 struct Pool {
-    workers: Owned<Workers>,
+    workers: Owned<Shared>,
     /// How many tasks were submitted that no thread was woken for, and whether no more will come.
     calls: crate::sync::Arc<(Mutex<(usize, bool)>, Condvar)>,
 }
@@ -20,7 +20,7 @@ struct Pool {
 impl Pool {
     fn new(count: usize, max_tasks: Option<usize>) -> Self {
         // With the queue of a serial pool, which wakes nobody: that is done here.
-        let mut workers = Workers::new(1, count, max_tasks, None, String::new(), true);
+        let mut workers = Shared::new(1, count, max_tasks, None, String::new(), true);
         workers.is_serial = false;
         let calls = crate::sync::Arc::new((Mutex::new((0, false)), Condvar::new()));
         Pool { workers: Owned::new(workers), calls }
@@ -152,7 +152,7 @@ fn explore(case: Case) {
         let pool = Pool::new(count, case.max_tasks);
         let alive = Count(crate::sync::Arc::new(Mutex::new(0)));
         let mut threads: Vec<_> = (0..case.workers).map(|index| pool.worker(index)).collect();
-        let order = Order::plain(&pool.workers);
+        let options = CallOptions::plain(&pool.workers);
         let submit = {
             let pool = pool.clone();
             move |task: TaskRef| pool.submit(task)
@@ -174,8 +174,8 @@ fn explore(case: Case) {
         // Of what may be left out, it is not known how many come.
         let items = (0..case.items).map(move |i| made.make(i));
         let handle = match case.known {
-            true => map_async(&order, submit, f, items),
-            false => map_async(&order, submit, f, items.filter(|_| true)),
+            true => map_async(&options, submit, f, items),
+            false => map_async(&options, submit, f, items.filter(|_| true)),
         };
         if case.terminated {
             let pool = pool.clone();
@@ -222,7 +222,7 @@ fn the_last_worker_to_go_puts_the_results_together() {
     explore(Case { known: false, items: 3, ..CASE });
 }
 
-/// No worker is missing while there is work, whoever found the iterator busy.
+/// No worker is missing while there is work, whichever worker found the iterator busy.
 #[test]
 fn all_workers_come_while_there_is_work() {
     explore(Case { meet: true, ..CASE });

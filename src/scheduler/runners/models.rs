@@ -233,8 +233,8 @@ fn skip(task: TaskRef) {
     worker::skip(task, Error::Terminated);
 }
 
-/// What a submitter was not refused has run once when the pool is joined, whoever submits when.
-fn accepted_is_run(count: usize, replaced: bool, end: State) {
+/// What a submitter was not refused has run once when the pool is joined, whichever thread submits when.
+fn accepted_is_run(count: usize, replaced: bool, end: PoolState) {
     model(move || {
         let (model, workers) = Model::start(count, 0, replaced);
         let [first, second] = [0, 0].map(|_| Owned::<Count>::default());
@@ -254,18 +254,18 @@ fn accepted_is_run(count: usize, replaced: bool, end: State) {
 
 #[test]
 fn what_a_closed_pool_has_accepted_is_run() {
-    accepted_is_run(1, false, State::Closed);
+    accepted_is_run(1, false, PoolState::Closed);
 }
 
 #[test]
 fn what_a_terminated_pool_has_accepted_is_run_too_to_be_skipped() {
-    accepted_is_run(1, false, State::Terminated);
+    accepted_is_run(1, false, PoolState::Terminated);
 }
 
 #[test]
 fn a_replaced_worker_leaves_nothing_behind() {
-    accepted_is_run(1, true, State::Closed);
-    accepted_is_run(1, true, State::Terminated);
+    accepted_is_run(1, true, PoolState::Closed);
+    accepted_is_run(1, true, PoolState::Terminated);
 }
 
 /// In a pool that is closed and not terminated that means run, also if it comes as the last worker leaves.
@@ -292,7 +292,7 @@ fn what_a_closed_pool_has_accepted_as_its_last_worker_leaves_is_not_skipped() {
                 let (model, runs) = (model.clone(), Owned::clone(&runs));
                 thread::spawn(move || submit(&model, &runs).is_ok())
             };
-            model.runners.end(State::Closed);
+            model.runners.end(PoolState::Closed);
             let accepted = other.join().unwrap();
             model.join(workers);
             assert_eq!(runs.load(Ordering::SeqCst), 1 + usize::from(accepted));
@@ -312,7 +312,7 @@ fn a_task_is_run_by_a_runner_or_by_who_withdraws_it() {
             let model = model.clone();
             thread::spawn(move || model.runners.withdraw(ticket).map(skip))
         };
-        model.runners.end(State::Closed);
+        model.runners.end(PoolState::Closed);
         waiting.join().unwrap();
         model.join(workers);
         assert_eq!([first, second].map(|runs| runs.load(Ordering::SeqCst)), [1, 1]);
@@ -326,7 +326,7 @@ fn a_pool_ends_whose_last_task_was_withdrawn() {
         let (model, workers) = Model::start(1, 1, false);
         let runs = Owned::<Count>::default();
         let ticket = model.count(&runs).expect("the pool is running");
-        model.runners.end(State::Closed);
+        model.runners.end(PoolState::Closed);
         model.runners.withdraw(ticket).map(skip);
         model.threads.change(|jobs| jobs.free = true);
         model.join(workers);
@@ -355,7 +355,7 @@ fn a_start_that_is_refused_is_not_lost() {
             model.threads.change(|jobs| jobs.free = true);
             // Not closed before: nothing else comes that wakes a worker.
             assert!(done.wait(None));
-            model.runners.end(State::Closed);
+            model.runners.end(PoolState::Closed);
             model.join(workers);
         });
     }
@@ -373,18 +373,18 @@ fn what_is_left_at_the_door_for_the_attendant_is_run() {
             model.runners.withdraw(first).map(skip);
             model.submit(Owned::new(Tells(Arc::clone(&done)))).expect("the pool is running");
             if closed_first {
-                model.runners.end(State::Closed);
+                model.runners.end(PoolState::Closed);
             }
             model.threads.change(|jobs| jobs.free = true);
             assert!(done.wait(None));
-            model.runners.end(State::Closed);
+            model.runners.end(PoolState::Closed);
             model.join(workers);
             assert_eq!(runs.load(Ordering::SeqCst), 1);
         });
     }
 }
 
-/// Two tasks of which each waits for the other: both workers are woken, whoever submits.
+/// Two tasks of which each waits for the other: both workers are woken, whichever thread submits.
 #[test]
 fn no_task_waits_behind_another_while_a_worker_is_idle() {
     struct Meets(Arc<(Mutex<usize>, Condvar)>);
@@ -410,7 +410,7 @@ fn no_task_waits_behind_another_while_a_worker_is_idle() {
         for _ in 0..2 {
             model.submit(Owned::new(Meets(Arc::clone(&place)))).expect("the pool is running");
         }
-        model.runners.end(State::Closed);
+        model.runners.end(PoolState::Closed);
         model.join(workers);
     });
 }

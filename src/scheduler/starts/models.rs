@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::scheduler::attendant::Attendant;
 use crate::scheduler::park::Event;
 use crate::scheduler::queue::{Task, TaskRef};
-use crate::scheduler::runners::State;
+use crate::scheduler::runners::PoolState;
 use crate::scheduler::worker;
 use crate::scheduler::worker::Worker;
 use crate::sync::{Arc, Mutex, lock, model_within};
@@ -205,7 +205,7 @@ impl Model {
     }
 
     /// Closes, and waits for the end as `join` does.
-    fn join(self, end: State, threads: Vec<JoinHandle<()>>) {
+    fn join(self, end: PoolState, threads: Vec<JoinHandle<()>>) {
         self.runners.end(end);
         assert!(self.runners.retired.wait(None));
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -274,7 +274,7 @@ fn a_thread_that_sleeps_runs_it(preemptions: usize, case: Case) {
             model.meet(case.workers);
         }
         drop(rayon);
-        model.join(State::Closed, threads);
+        model.join(PoolState::Closed, threads);
     });
 }
 
@@ -304,12 +304,12 @@ fn a_start_that_goes_round_is_not_lost() {
             rayon.iter().for_each(|rayon| rayon.change(|jobs| jobs.free = true));
             assert!(done.wait(None));
             drop(rayon);
-            model.join(State::Closed, threads);
+            model.join(PoolState::Closed, threads);
         });
     }
 }
 
-/// Threads in rayon code that take every job there is: a start does not go round for ever, but is refused.
+/// Threads in rayon code that take every job there is: a start does not go round forever, but is refused.
 #[test]
 fn a_start_that_goes_round_is_refused() {
     let case = Case { in_rayon: 2, takes: usize::MAX, attended: true, ..LASTING };
@@ -317,7 +317,7 @@ fn a_start_that_goes_round_is_refused() {
         model_within(1, move || {
             let (model, _, threads) = Model::start(Case { max_tasks, ..case });
             model.meet(1);
-            model.join(State::Closed, threads);
+            model.join(PoolState::Closed, threads);
         });
     }
 }
@@ -339,7 +339,9 @@ impl Task for Counted {
 /// and a submitter may find the place of one that is just leaving.
 #[test]
 fn submitting_while_workers_are_replaced() {
-    for (workers, end) in [(1, State::Closed), (1, State::Terminated), (2, State::Closed)] {
+    for (workers, end) in
+        [(1, PoolState::Closed), (1, PoolState::Terminated), (2, PoolState::Closed)]
+    {
         let preemptions = if workers == 1 { 3 } else { 2 };
         model_within(preemptions, move || {
             let case = Case { workers, max_tasks: Some(1), in_rayon: 0, ..LASTING };

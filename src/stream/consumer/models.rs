@@ -11,9 +11,9 @@ use loom::thread::{self, JoinHandle};
 use super::polled::ImapStream;
 use super::{Imap, Settings};
 use crate::error::Error;
-use crate::scheduler::{State, TaskRef, Ticket, Worker, Workers, worker};
+use crate::scheduler::{PoolState, Shared, TaskRef, Ticket, Worker, worker};
 use crate::sync::{Arc, Mutex, lock, model_within};
-use crate::task::Order;
+use crate::task::CallOptions;
 
 /// Where chunks wait, and whether no more will come.
 #[derive(Clone)]
@@ -148,14 +148,14 @@ const FREE: Case = Case { chunksize: None, window: 8, preemptions: 2, ..CASE };
 
 fn explore(case: Case) {
     model_within(case.preemptions, move || {
-        let workers = Owned::new(Workers::new(0, case.workers, None, None, String::new(), false));
+        let workers = Owned::new(Shared::new(0, case.workers, None, None, String::new(), false));
         let (queue, alive, pulled) = (Queue::new(), Count::new(), Arc::new(Mutex::new(0)));
         let mut threads: Vec<_> = (0..case.workers).map(|_| queue.worker()).collect();
         if case.terminated {
             let workers = Owned::clone(&workers);
-            threads.push(thread::spawn(move || workers.end(State::Terminated)));
+            threads.push(thread::spawn(move || workers.end(PoolState::Terminated)));
         }
-        let order = Order { chunksize: case.chunksize, ..Order::plain(&workers) };
+        let options = CallOptions { chunksize: case.chunksize, ..CallOptions::plain(&workers) };
         let settings = Settings { buffersize: Some(case.window), ordered: case.ordered };
         let submit = {
             let queue = queue.clone();
@@ -172,7 +172,7 @@ fn explore(case: Case) {
             })
         };
         let f = |item: Item| item;
-        let mut stream = Imap::new(&order, settings, submit, f, input);
+        let stream = Imap::new(&options, settings, submit, f, input);
         // As if some had gone before: so the first chunk may hold more than one.
         stream.control.cost.store(1, Ordering::Relaxed);
         let mut stream = match case.polled {
@@ -227,7 +227,7 @@ fn two_workers_at_once() {
     explore(Case { workers: 2, preemptions: 2, ordered: false, ..CASE });
 }
 
-/// A lane has room for two here.
+/// A channel has room for two here.
 #[test]
 fn results_go_on_in_another_lane() {
     explore(Case { chunksize: Some(3), window: 3, preemptions: 2, ..CASE });

@@ -83,14 +83,14 @@ where
             if self.help() {
                 continue;
             }
-            // Whoever comes with something from here on finds the waker: the worker that puts the result
+            // What comes with something from here on finds the waker: the worker that puts the result
             // there, splits its chunk or skips it, and `terminate`. What came before is seen below.
-            self.control.terms.workers.sleepers.add(ticket, waker);
-            self.control.bell.set(waker);
+            self.control.context.shared.wakers.add(ticket, waker);
+            self.control.consumer_waker.set(waker);
             // One result is asked for, and no more at a time as a thread would ask: there is no timer to
             // look after what comes late.
-            let hurry = self.starved;
-            let told = self.is_answered(1, hurry) || self.control.terms.ended().is_some();
+            let urgent = self.starved;
+            let told = self.is_answered(1, urgent) || self.control.context.stop_reason().is_some();
             if !told && !self.may_help() {
                 self.starved = true;
                 return Poll::Pending;
@@ -101,7 +101,7 @@ where
 
 impl<I: Iterator, R> ImapStream<'_, I, R> {
     fn leave(&mut self) {
-        self.imap.control.terms.workers.sleepers.remove(&mut self.ticket);
+        self.imap.control.context.shared.wakers.remove(&mut self.ticket);
     }
 }
 

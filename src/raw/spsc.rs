@@ -1,6 +1,6 @@
 //! Results on their way from one thread to another, each published as soon as it is there.
 //!
-//! A lane has room for a known number of results. Its [`Writer`] fills it from the front, its
+//! A channel has room for a known number of results. Its [`Writer`] fills it from the front, its
 //! [`Reader`] empties it from the front, and neither locks anything: that is what a stream of tiny
 //! items costs most by.
 //!
@@ -15,20 +15,20 @@ use crossbeam_utils::CachePadded;
 use crate::panic::discard;
 use crate::sync::{Arc, UnsafeCell, atomic::AtomicBool, atomic::AtomicUsize, atomic::Ordering};
 
-/// A lane for `len` results.
-pub(crate) fn lane<T>(len: usize) -> (Writer<T>, Reader<T>) {
+/// A channel for `len` results.
+pub(crate) fn channel<T>(len: usize) -> (Writer<T>, Reader<T>) {
     let mut places = Vec::with_capacity(len);
     places.resize_with(len, || UnsafeCell::new(MaybeUninit::uninit()));
-    let lane = Arc::new(Lane {
+    let channel = Arc::new(Lane {
         head: CachePadded::new(Head {
             written: AtomicUsize::new(0),
             asked: AtomicUsize::new(NEVER),
-            hurry: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
         }),
         taken: AtomicUsize::new(0),
         places: places.into_boxed_slice(),
     });
-    (Writer { lane: Arc::clone(&lane), written: 0 }, Reader { lane, taken: 0, seen: 0 })
+    (Writer { channel: Arc::clone(&channel), written: 0 }, Reader { channel, taken: 0, seen: 0 })
 }
 
 struct Lane<T> {
@@ -44,21 +44,21 @@ struct Head {
     /// At how many the reader wants to hear of it.
     asked: AtomicUsize,
     /// The reader has had nothing for a while.
-    hurry: AtomicBool,
+    urgent: AtomicBool,
 }
 
 /// Nothing is asked.
 const NEVER: usize = usize::MAX;
 
 // SAFETY: a place is written by the one `Writer` before `written` says so, and read by the one
-// `Reader` after; so a lane hands values of `T` from thread to thread and never shares one.
+// `Reader` after; so a channel hands values of `T` from thread to thread and never shares one.
 unsafe impl<T: Send> Sync for Lane<T> {}
 // SAFETY: as above; it owns values of `T`.
 unsafe impl<T: Send> Send for Lane<T> {}
 
 /// The end that results go in at.
 pub(crate) struct Writer<T> {
-    lane: Arc<Lane<T>>,
+    channel: Arc<Lane<T>>,
     /// `Lane::written`, which nobody else changes.
     written: usize,
 }
@@ -67,15 +67,15 @@ impl<T> Writer<T> {
     /// Makes `value` available. True if the reader asked to hear of it, and it is to be told.
     ///
     /// # Panics
-    /// If the lane is full.
+    /// If the channel is full.
     #[inline]
     pub(crate) fn push(&mut self, value: T) -> bool {
-        let place = &self.lane.places[self.written];
+        let place = &self.channel.places[self.written];
         // SAFETY: there is one writer, which is borrowed here. The reader does not look at a place
         // before `written` has passed it, nor does `Lane::drop`.
         place.with_mut(|place| unsafe { (*place).write(value) });
         self.written += 1;
-        let head = &self.lane.head;
+        let head = &self.channel.head;
         // ORDERING: release, so that the reader sees the value; acquire, so that this thread sees
         // what was asked if the reader's `ask` came first.
         head.written.fetch_add(1, Ordering::AcqRel);
@@ -91,29 +91,29 @@ impl<T> Writer<T> {
     /// How many more there is room for.
     #[inline]
     pub(crate) fn room(&self) -> usize {
-        self.lane.places.len() - self.written
+        self.channel.places.len() - self.written
     }
 
-    /// Does what the reader's [`ask`](Reader::ask) does, in its place: before the reader has the lane.
-    pub(crate) fn expect(&mut self, count: usize, hurry: bool) {
-        let head = &self.lane.head;
-        let wanted = (self.written + count).min(self.lane.places.len());
-        // ORDERING: whatever gives the reader its end of the lane orders these before all it does.
-        head.hurry.store(hurry, Ordering::Relaxed);
+    /// Does what the reader's [`ask`](Reader::ask) does, in its place: before the reader has the channel.
+    pub(crate) fn expect(&mut self, count: usize, urgent: bool) {
+        let head = &self.channel.head;
+        let wanted = (self.written + count).min(self.channel.places.len());
+        // ORDERING: whatever gives the reader its end of the channel orders these before all it does.
+        head.urgent.store(urgent, Ordering::Relaxed);
         head.asked.store(wanted, Ordering::Relaxed);
     }
 
     /// Whether the reader has had nothing for a while.
     #[inline]
-    pub(crate) fn is_hurried(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         // ORDERING: advice.
-        self.lane.head.hurry.load(Ordering::Relaxed)
+        self.channel.head.urgent.load(Ordering::Relaxed)
     }
 }
 
 /// The end that results come out of.
 pub(crate) struct Reader<T> {
-    lane: Arc<Lane<T>>,
+    channel: Arc<Lane<T>>,
     taken: usize,
     /// How many are known to be written.
     seen: usize,
@@ -126,7 +126,7 @@ impl<T> Reader<T> {
         if !self.has_next() {
             return None;
         }
-        let place = &self.lane.places[self.taken];
+        let place = &self.channel.places[self.taken];
         self.taken += 1;
         // SAFETY: `taken` was below `seen`, which was read from `written` with acquire, so the value
         // is there and this thread sees it. There is one reader, which is borrowed here and has
@@ -139,17 +139,17 @@ impl<T> Reader<T> {
     pub(crate) fn has_next(&mut self) -> bool {
         if self.taken == self.seen {
             // ORDERING: pairs with the release in `push`.
-            self.seen = self.lane.head.written.load(Ordering::Acquire);
+            self.seen = self.channel.head.written.load(Ordering::Acquire);
         }
         self.taken < self.seen
     }
 
     /// Whether `count` more results are there. If not, [`push`](Writer::push) will say so of the last
-    /// of them, unless something else is asked before; and `hurry` is what the writer is told.
-    pub(crate) fn ask(&mut self, count: usize, hurry: bool) -> bool {
-        let head = &self.lane.head;
-        let wanted = (self.taken + count).min(self.lane.places.len());
-        head.hurry.store(hurry, Ordering::Relaxed);
+    /// of them, unless something else is asked before; and `urgent` is what the writer is told.
+    pub(crate) fn ask(&mut self, count: usize, urgent: bool) -> bool {
+        let head = &self.channel.head;
+        let wanted = (self.taken + count).min(self.channel.places.len());
+        head.urgent.store(urgent, Ordering::Relaxed);
         head.asked.store(wanted, Ordering::Relaxed);
         // ORDERING: release, so that a writer that changes it later sees what is asked; acquire, so
         // that what an earlier one has written is seen.
@@ -157,9 +157,9 @@ impl<T> Reader<T> {
         self.seen >= wanted
     }
 
-    /// The writer need not hurry any more.
-    pub(crate) fn calm(&self) {
-        self.lane.head.hurry.store(false, Ordering::Relaxed);
+    /// It is not urgent for the writer any more.
+    pub(crate) fn clear_urgent(&self) {
+        self.channel.head.urgent.store(false, Ordering::Relaxed);
     }
 }
 
@@ -170,7 +170,7 @@ impl<T> Drop for Reader<T> {
             discard(value);
         }
         // ORDERING: read by `Lane::drop` only, which comes after the drop of this `Arc`.
-        self.lane.taken.store(self.taken, Ordering::Relaxed);
+        self.channel.taken.store(self.taken, Ordering::Relaxed);
     }
 }
 
@@ -198,7 +198,7 @@ mod models {
     #[test]
     fn results_cross_in_order() {
         model(|| {
-            let (mut writer, mut reader) = lane(2);
+            let (mut writer, mut reader) = channel(2);
             let thread = thread::spawn(move || {
                 writer.push(Box::new(1));
                 writer.push(Box::new(2));
@@ -220,9 +220,9 @@ mod models {
     fn no_answer_is_lost() {
         for count in 1..=3 {
             model(move || {
-                let (mut writer, mut reader) = lane(3);
-                let bell = Arc::new(Notify::new());
-                let rings = Arc::clone(&bell);
+                let (mut writer, mut reader) = channel(3);
+                let consumer_waker = Arc::new(Notify::new());
+                let rings = Arc::clone(&consumer_waker);
                 let thread = thread::spawn(move || {
                     for i in 0..3 {
                         if writer.push(Box::new(i)) {
@@ -235,7 +235,7 @@ mod models {
                         match reader.pop() {
                             Some(value) => break value,
                             None if reader.ask(count, false) => {}
-                            None => bell.wait(),
+                            None => consumer_waker.wait(),
                         }
                     };
                     assert_eq!(*value, i);
@@ -256,7 +256,7 @@ mod models {
         }
         model(|| {
             let drops = Arc::new(Mutex::new(0));
-            let (mut writer, mut reader) = lane(2);
+            let (mut writer, mut reader) = channel(2);
             let thread = thread::spawn({
                 let drops = Arc::clone(&drops);
                 move || {
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn results_come_in_order_while_they_are_written() {
         const LEN: usize = if cfg!(miri) { 50 } else { 10_000 };
-        let (mut writer, mut reader) = lane(LEN);
+        let (mut writer, mut reader) = channel(LEN);
         thread::scope(|scope| {
             scope.spawn(move || (0..LEN).for_each(|i| _ = writer.push(i.to_string())));
             for i in 0..LEN {
@@ -299,31 +299,31 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_answered_once() {
-        let (mut writer, mut reader) = lane(10);
+        let (mut writer, mut reader) = channel(10);
         assert!(!writer.push(0));
         assert!(!reader.ask(3, false));
         assert_eq!([writer.push(1), writer.push(2), writer.push(3)], [false, true, false]);
         assert!(reader.ask(3, true));
-        assert!(writer.is_hurried());
+        assert!(writer.is_urgent());
         assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2, 3]);
         // More than there will be.
         assert!(!reader.ask(100, false));
-        assert!(!writer.is_hurried());
+        assert!(!writer.is_urgent());
         let told: Vec<bool> = (4..10).map(|i| writer.push(i)).collect();
         assert_eq!(told, [false, false, false, false, false, true]);
     }
 
     #[test]
     fn what_the_writer_expects_is_answered_as_if_it_was_asked() {
-        let (mut writer, mut reader) = lane(3);
+        let (mut writer, mut reader) = channel(3);
         writer.expect(2, true);
-        assert!(writer.is_hurried());
+        assert!(writer.is_urgent());
         assert_eq!([writer.push(0), writer.push(1)], [false, true]);
         assert_eq!(writer.room(), 1);
         assert!(!writer.push(2));
         assert_eq!(writer.room(), 0);
-        reader.calm();
-        assert!(!writer.is_hurried());
+        reader.clear_urgent();
+        assert!(!writer.is_urgent());
         assert_eq!(std::iter::from_fn(|| reader.pop()).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn no_answer_is_lost() {
         const LEN: usize = if cfg!(miri) { 30 } else { 20_000 };
-        let (mut writer, mut reader) = lane(LEN);
+        let (mut writer, mut reader) = channel(LEN);
         let main = thread::current();
         thread::scope(|scope| {
             scope.spawn(move || {
@@ -365,7 +365,7 @@ mod tests {
                 DROPS.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let (mut writer, mut reader) = lane(10);
+        let (mut writer, mut reader) = channel(10);
         for _ in 0..5 {
             writer.push(Counted);
         }
@@ -378,7 +378,7 @@ mod tests {
         drop(writer);
         assert_eq!(DROPS.load(Ordering::Relaxed), 6);
 
-        let (mut writer, reader) = lane(10);
+        let (mut writer, reader) = channel(10);
         writer.push(Counted);
         drop(writer);
         drop(reader);
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "index out of bounds")]
     fn a_full_lane_takes_no_more() {
-        let (mut writer, _reader) = lane(1);
+        let (mut writer, _reader) = channel(1);
         writer.push(1);
         writer.push(2);
     }
