@@ -192,6 +192,27 @@ impl<'p> Seeded<'p> {
         self.options.map(seeded(self.seed, f), Numbered(items))
     }
 
+    /// [`Pool::map_into`](crate::Pool::map_into) with a seed for each item.
+    ///
+    /// # Errors
+    /// As there, also in what a panic of `f` does.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let mut numbers = vec![0; 3];
+    /// pool.seed(1).map_into(|seed, _| seed.number(), 0..10, &mut numbers)?;
+    /// assert_eq!(numbers[9], parpool::Seed::new(1, 9).number());
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn map_into<M, I, F, R>(&self, f: F, items: I, out: &mut Vec<R>) -> Result<(), Error>
+    where
+        I: Iterable<M>,
+        F: Fn(Seed, I::Item) -> R + Sync,
+        R: Send,
+    {
+        self.options.map_into(seeded(self.seed, f), Numbered(items), out)
+    }
+
     /// [`Pool::try_map`](crate::Pool::try_map) with a seed for each item.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use super::options::Options;
 use crate::error::Error;
-use crate::input::{Apply, Iterable};
+use crate::input::{Apply, Iterable, Star};
 use crate::map::map_async;
 use crate::raw::{self, BorrowedTask, ScopeTasks};
 use crate::scheduler::{Shared, Task, Ticket, Worker, worker};
@@ -163,6 +163,26 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             Ok(call) => map_async(&call, self.submitter(), f, items),
             Err(error) => refused(self.options.shared, error),
         }
+    }
+
+    /// As [`Pool::starmap_async`](crate::Pool::starmap_async); may borrow. A panic of `f` is the handle's.
+    ///
+    /// ```
+    /// let pool = parpool::Pool::new(2)?;
+    /// let (bases, scale) = (vec![2.0, 3.0], 10.0);
+    /// let scaled = pool.scope(|s| {
+    ///     s.starmap_async(|base: &f64, power| base.powi(power) * scale, bases.iter().zip([3, 2])).get()
+    /// });
+    /// assert_eq!(scaled?, [80.0, 90.0]);
+    /// # Ok::<(), parpool::Error>(())
+    /// ```
+    pub fn starmap_async<M, I, F>(&self, f: F, items: I) -> TaskHandle<'scope, Vec<F::Output>>
+    where
+        I: Iterable<M> + Send + 'scope,
+        I::Item: 'scope,
+        F: Star<I::Item, Output: Send + 'scope> + Send + Sync + 'scope,
+    {
+        self.map_async(move |args| f.star(args), items)
     }
 
     /// As [`Pool::imap`](crate::Pool::imap); closure and items may borrow. A panic of `f` is its item's.

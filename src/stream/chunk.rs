@@ -225,10 +225,6 @@ pub(crate) trait ChunkHandle: Task {
 
     /// It was queued there.
     fn set_ticket(&self, ticket: Ticket);
-
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a;
 }
 
 /// Neighbouring items of a stream: one task.
@@ -381,7 +377,7 @@ where
         for part in parts {
             // Refused only by a pool that is terminated, which ends the stream: who runs this chunk keeps a closed
             // one open.
-            match (self.control.submit)(Arc::clone(&part).as_task()) {
+            match (self.control.submit)(Arc::clone(&part) as Arc<dyn Task>) {
                 Ok(ticket) => part.set_ticket(ticket),
                 Err(_) => part.abandon(),
             }
@@ -453,12 +449,5 @@ where
 
     fn set_ticket(&self, ticket: Ticket) {
         self.ticket.store(ticket.to_bits(), Ordering::Relaxed);
-    }
-
-    fn as_task<'a>(self: Arc<Self>) -> Arc<dyn Task + 'a>
-    where
-        Self: 'a,
-    {
-        self
     }
 }

@@ -383,7 +383,7 @@ where
         }
         self.parts.push_back(Arc::clone(&part));
         self.expected.extend(expected);
-        match (self.control.submit)(Arc::clone(&part).as_task()) {
+        match (self.control.submit)(Arc::clone(&part) as Arc<dyn Task>) {
             Ok(ticket) => part.set_ticket(ticket),
             Err(error) => self.refused(count, error),
         }
