@@ -5,22 +5,12 @@ mod common;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-use common::{ON_PURPOSE, fewer, panicked, quiet, watchdog};
+use common::{Kind, MIXED, ON_PURPOSE, fewer, panicked, quiet, watchdog};
 use ndarray::{
     Array, Array0, Array1, Array2, Array3, ArrayD, ArrayRef, ArrayView1, Axis, IxDyn, RemoveAxis,
     ShapeBuilder, array, s,
 };
-use parpool::{Context, Error, Pool, Progress};
-
-fn pools() -> [Pool; 4] {
-    [
-        Pool::builder().processes(1),
-        Pool::builder().processes(3),
-        Pool::builder().processes(2).max_tasks_per_child(3),
-        Pool::builder().context(Context::serial()),
-    ]
-    .map(|builder| builder.build().unwrap())
-}
+use parpool::{Error, Pool, Progress};
 
 /// Not symmetric in its places.
 fn weigh(lane: ArrayView1<'_, i64>) -> i64 {
@@ -31,7 +21,7 @@ fn weigh(lane: ArrayView1<'_, i64>) -> i64 {
 fn check<D: RemoveAxis>(array: &ArrayRef<i64, D>) {
     // Under Miri an array meets one of them, the next one another.
     static CASES: AtomicUsize = AtomicUsize::new(0);
-    static POOLS: LazyLock<[Pool; 4]> = LazyLock::new(pools);
+    static POOLS: LazyLock<[Pool; 4]> = LazyLock::new(|| MIXED.map(Kind::pool));
     for pool in &*POOLS {
         for view in [pool.chunksize(1), pool.chunksize(5), pool.buffersize(1)] {
             if CASES.fetch_add(1, Ordering::Relaxed) % fewer(1, 11) > 0 {
@@ -138,7 +128,7 @@ fn nothing_is_copied_and_results_need_no_trait() {
 fn a_panic_has_the_number_of_its_lane_and_the_pool_goes_on() {
     quiet();
     watchdog(60, || {
-        for pool in pools() {
+        for pool in MIXED.map(Kind::pool) {
             let array = Array3::from_shape_fn((3, 4, 5), |(i, j, k)| i * 100 + j * 10 + k);
             let fail = |lane: ArrayView1<'_, usize>| assert_ne!(lane[0], 120, "{ON_PURPOSE}");
             assert_eq!(panicked(pool.map_rows(fail, &array)).0, Some(6));

@@ -4,12 +4,10 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Poll};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,9 +16,9 @@ use parpool::{AsyncResult, Context, Error, Pool, TryError, current_worker, is_ca
 use rayon::prelude::*;
 
 use common::{
-    ALL, Counter, Crowd, Drops, Kind, LASTING, LONG, ON_PURPOSE, STEP, THREADS, all_pools,
-    assert_no_threads, counting_waker, eventually, fewer, gate, hold, live_threads, panicked,
-    scaled, watchdog,
+    ALL, Bomb, Counter, Crowd, Drops, Kind, LASTING, LONG, Liar, ON_PURPOSE, STEP, THREADS, Uncut,
+    all_pools, assert_no_threads, counting_waker, eventually, fewer, gate, hold, live_threads,
+    panicked, poll, scaled, square, watchdog,
 };
 
 /// Those of [`THREADS`] that replace their workers.
@@ -29,10 +27,6 @@ fn replaced() -> impl Iterator<Item = Kind> {
 }
 
 const CHUNKS: [Option<usize>; 6] = [None, Some(1), Some(7), Some(20), Some(100), Some(1000)];
-
-fn square(x: u64) -> u64 {
-    x * x
-}
 
 // ---- ported behaviours ---------------------------------------------------------------------------
 
@@ -315,13 +309,6 @@ fn p05_an_input_that_panics_is_an_error_at_that_place_where_workers_are_replaced
 /// its part, `map_with` when the input is cut for the workers.
 #[test]
 fn p05_a_parallel_input_that_panics_before_its_first_item_is_an_error() {
-    struct Uncut;
-    impl Clone for Uncut {
-        fn clone(&self) -> Self {
-            panic!("{ON_PURPOSE}");
-        }
-    }
-
     watchdog(20, || {
         for kind in ALL {
             for later in [false, true] {
@@ -885,11 +872,6 @@ fn p22_a_process_may_exit_with_a_live_global_pool() {
 
 #[test]
 fn p23_every_way_to_look_at_every_end() {
-    fn poll<T>(result: &mut AsyncResult<T>) -> Poll<Result<T, Error>> {
-        let (waker, _) = counting_waker();
-        Pin::new(result).poll(&mut TaskContext::from_waker(&waker))
-    }
-
     watchdog(30, || {
         for kind in THREADS {
             for (end, late) in (0..3).flat_map(|end| [false, true].map(|late| (end, late))) {
@@ -916,7 +898,7 @@ fn p23_every_way_to_look_at_every_end() {
                     opener.wait_for(1);
                     assert_matches!(result.successful(), Err(Error::NotReady));
                     assert_matches!(result.get_timeout(Duration::ZERO), Err(Error::Timeout));
-                    assert!(poll(&mut result).is_pending());
+                    assert!(poll(&mut result, &counting_waker().0).is_pending());
                     let mut call_back = Some(call_back);
                     if !late {
                         result = call_back.take().unwrap()(result);
@@ -939,7 +921,7 @@ fn p23_every_way_to_look_at_every_end() {
                             drop(result);
                             None
                         }
-                        _ => match poll(&mut result) {
+                        _ => match poll(&mut result, &counting_waker().0) {
                             Poll::Ready(outcome) => Some(outcome),
                             Poll::Pending => panic!("it was ready"),
                         },
@@ -1200,25 +1182,6 @@ fn d07_a_chunk_of_nothing_is_refused_and_nothing_runs() {
     });
 }
 
-/// Has `len` items and says something else.
-#[derive(Clone)]
-struct Liar {
-    items: std::ops::Range<u64>,
-    hint: (usize, Option<usize>),
-}
-
-impl Iterator for Liar {
-    type Item = u64;
-
-    fn next(&mut self) -> Option<u64> {
-        self.items.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.hint
-    }
-}
-
 #[test]
 fn d09_a_lying_size_hint_harms_nobody() {
     watchdog(20, || {
@@ -1242,7 +1205,7 @@ fn d09_a_lying_size_hint_harms_nobody() {
                         if count % fewer(1, STEP) != 0 {
                             continue;
                         }
-                        let liar = Liar { items: 0..len as u64, hint };
+                        let liar = Liar(0..len as u64, hint);
                         let expected: Vec<u64> = (0..len as u64).map(square).collect();
                         let context = format!("{kind:?}, {len} items, says {hint:?}, {size:?}");
                         let here = with_chunksize!(pool, size, map(square, liar.clone()));
@@ -1265,7 +1228,7 @@ fn d09_an_input_that_says_it_is_empty_and_is_not_loses_nothing() {
             for (len, size) in
                 [(1, None), (1, Some(1)), (9, None), (9, Some(7)), (fewer(1000, 30) as u64, None)]
             {
-                let liar = Liar { items: 0..len, hint: (0, Some(0)) };
+                let liar = Liar(0..len, (0, Some(0)));
                 let expected: Vec<u64> = (0..len).map(square).collect();
                 let later = with_chunksize!(pool, size, map_async(square, liar.clone()));
                 assert_eq!(later.get().unwrap(), expected, "{kind:?}, {size:?}");
@@ -1283,7 +1246,7 @@ fn d09_an_absurd_size_hint_is_no_hang_where_workers_are_replaced() {
             let pool = kind.pool();
             for hint in [(usize::MAX, Some(usize::MAX)), (usize::MAX, None)] {
                 for size in [None, Some(1), Some(7)] {
-                    let liar = Liar { items: 0..9, hint };
+                    let liar = Liar(0..9, hint);
                     let here = with_chunksize!(pool, size, map(square, liar.clone()));
                     assert_matches!(here, Ok(_) | Err(Error::Panicked(_)));
                     let later = with_chunksize!(pool, size, map_async(square, liar));
@@ -1753,16 +1716,6 @@ fn d31_one_task_that_submits_twenty_thousand_and_waits_for_the_last_first() {
             assert_eq!(sum.unwrap(), scaled(20_000) / 10 * 285, "{kind:?}");
         }
     });
-}
-
-/// Panics when it is dropped.
-#[derive(Debug)]
-struct Bomb;
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        panic!("{ON_PURPOSE}: dropped");
-    }
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crossbeam_channel::{bounded, unbounded};
 use parpool::{AsyncResult, Error, Pool, TryError, is_cancelled};
 
 use common::{
-    ALL, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, fewer, gate, hold, live_threads, message, scaled, watchdog,
+    ALL, Bomb, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools,
+    assert_no_threads, eventually, fewer, gate, hold, live_threads, message, scaled, watchdog,
 };
 
 /// Waits, as a task, until nobody wants its outcome.
@@ -851,13 +851,6 @@ fn is_cancelled_is_about_the_running_task_only() {
 /// The items of a call that timed out may lie in the queue until somebody else sweeps it.
 #[test]
 fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("{ON_PURPOSE}");
-        }
-    }
-
     watchdog(20, || {
         for kind in THREADS {
             let pool = kind.pool();

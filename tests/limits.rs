@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use parpool::{AsyncResult, Context, Error, Pool, TryError};
 use rayon::prelude::*;
 
-use common::{Crowd, Kind, LASTING, ON_PURPOSE, eventually, fewer, gate, hold, panicked, watchdog};
+use common::{
+    Crowd, Kind, LASTING, Liar, ON_PURPOSE, child, eventually, fewer, gate, hold, is_child,
+    panicked, thread_names, watchdog,
+};
 
 /// Fewer where nothing is optimized, and few under Miri.
 const fn scaled(n: usize) -> usize {
@@ -292,13 +295,10 @@ fn slow_drops_do_not_hold_up_terminate() {
     });
 }
 
-/// Set in the process that this one starts.
-const CHILD: &str = "PARPOOL_TEST_CHILD";
-
 #[test]
 #[cfg_attr(miri, ignore = "starts a process")]
 fn a_machine_with_one_core() {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child("a_machine_with_one_core") {
         let pool = Pool::new(None).unwrap();
         assert_eq!(pool.processes(), 1);
         // More workers than cores, and all wait for one another.
@@ -320,10 +320,7 @@ fn a_machine_with_one_core() {
     }
     watchdog(60, || {
         let test = "a_machine_with_one_core";
-        let program = std::env::current_exe().unwrap();
-        let mut child = Command::new("taskset");
-        child.args(["-c", "0"]).arg(program).args(["--exact", test, "--test-threads=1"]);
-        let Ok(output) = child.env(CHILD, "1").output() else {
+        let Ok(output) = child(&["taskset", "-c", "0"], test).output() else {
             return println!("skipped: there is no `taskset` to take cores away");
         };
         let text = String::from_utf8_lossy(&output.stdout);
@@ -335,13 +332,10 @@ fn a_machine_with_one_core() {
 
 /// Whether this is the process that `test` is to run in; if not, it is started, and waited for.
 fn in_child(test: &str) -> bool {
-    if std::env::var_os(CHILD).is_some() {
+    if is_child(test) {
         return true;
     }
-    let program = std::env::current_exe().unwrap();
-    let mut child = Command::new(program);
-    child.args(["--exact", test, "--test-threads=1"]).env(CHILD, "1");
-    let output = child.output().unwrap();
+    let output = child(&[], test).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
@@ -461,13 +455,10 @@ fn yielding_job(pool: &Pool) -> Arc<AtomicBool> {
 /// Whether a pool of this process has an attendant, or gets one in a moment: not if the runner that was to let a job of
 /// rayon's in is below that, for then no start comes to it.
 fn is_attended() -> bool {
-    let names = || {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-    };
     let begun = Instant::now();
     loop {
-        if names().any(|name| name.contains("-att")) {
+        let names = thread_names().expect("the system tells");
+        if names.iter().any(|name| name.contains("-att")) {
             return true;
         }
         if begun.elapsed() > Duration::from_millis(100) {
@@ -588,7 +579,7 @@ fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
                 assert!(pool.try_map(f, (0..fewer(200_000, 200)).filter(|_| true)).is_err());
                 // An iterator that says it has more than there is memory for.
                 let said = (usize::MAX >> 8, Some(usize::MAX >> 8));
-                let liar = Says(0..3, said);
+                let liar = Liar(0..3, said);
                 assert_eq!(pool.map(|i| i, liar).unwrap(), [0, 1, 2]);
             }
         }
@@ -599,21 +590,6 @@ fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
             std::panic::resume_unwind(payload);
         }
     });
-}
-
-/// An iterator that says it has so many items.
-struct Says<I>(I, (usize, Option<usize>));
-
-impl<I: Iterator> Iterator for Says<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.1
-    }
 }
 
 #[test]

@@ -23,8 +23,8 @@ use parpool::{AsyncResult, Error, Imap, Pool, TryError, WorkerLocal, current_wor
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use common::{
-    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, assert_no_threads, fewer, hold,
-    message, quiet, scaled, watchdog,
+    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, Uncut, assert_no_threads,
+    at_the_end, fewer, hold, message, quiet, scaled, watchdog,
 };
 
 // ---- the table -----------------------------------------------------------------------------------
@@ -365,14 +365,6 @@ impl Iterator for Input {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.items.size_hint()
-    }
-}
-
-struct Uncut;
-
-impl Clone for Uncut {
-    fn clone(&self) -> Self {
-        panic!("{ON_PURPOSE}");
     }
 }
 
@@ -815,20 +807,8 @@ fn what_the_owner_of_a_worker_local_drops_is_the_owners_panic() {
 
 // ---- thread-locals -------------------------------------------------------------------------------
 
-thread_local! {
-    static LAST: RefCell<Option<LastWords>> = const { RefCell::new(None) };
-}
-
-struct LastWords;
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        panic!("{ON_PURPOSE}: a thread-local");
-    }
-}
-
 fn arm_thread() {
-    LAST.set(Some(LastWords));
+    at_the_end(|| panic!("{ON_PURPOSE}: a thread-local"));
 }
 
 /// Run by the test below, in a process of its own.

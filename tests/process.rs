@@ -5,9 +5,8 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
@@ -15,15 +14,7 @@ use std::time::{Duration, Instant};
 
 use parpool::{Error, Pool, Progress, current_task, current_worker, is_cancelled};
 
-use common::{Kind, LONG, ON_PURPOSE, message, watchdog};
-
-/// Names the scenario, in the process that plays it.
-const CHILD: &str = "PARPOOL_TEST_CHILD";
-
-/// Whether this is the process that plays the test `name`.
-fn plays(name: &str) -> bool {
-    std::env::var(CHILD).is_ok_and(|child| child == name)
-}
+use common::{Kind, LONG, ON_PURPOSE, at_the_end, child, is_child, message, watchdog};
 
 /// Plays `scenario`, which is the test `name`, in a process of its own: its exit code and what it printed.
 fn play(name: &'static str, scenario: fn()) -> Option<(Option<i32>, String)> {
@@ -36,13 +27,12 @@ fn play_with(
     name: &'static str,
     scenario: fn(),
 ) -> Option<(Option<i32>, String)> {
-    if cfg!(miri) || plays(name) {
+    if cfg!(miri) || is_child(name) {
         scenario();
         return None;
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--test-threads=1", "--nocapture"]).env(CHILD, name);
-    command.envs(variables.iter().copied());
+    let mut command = child(&[], name);
+    command.arg("--nocapture").envs(variables.iter().copied());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     let status = loop {
@@ -183,7 +173,7 @@ fn a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still
         }
     }
 
-    match plays(NAME) {
+    match is_child(NAME) {
         // The watchdog is a thread of that kind. Who started this process ends it if it hangs.
         true => scenario(),
         false => watchdog(60, || {
@@ -270,19 +260,6 @@ fn a_pool_in_a_thread_local_ends_with_its_thread() {
     });
 }
 
-/// What a pool keeps in thread-locals may be gone there already.
-struct AtTheEnd(fn());
-
-impl Drop for AtTheEnd {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
-thread_local! {
-    static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
-}
-
 fn every_verb() {
     let pool = &*POOL;
     assert_eq!(pool.map(|x| x + 1, 0..4).unwrap(), [1, 2, 3, 4]);
@@ -305,7 +282,7 @@ fn a_pool_may_be_used_in_the_destructor_of_a_thread_local() {
     ends_well("a_pool_may_be_used_in_the_destructor_of_a_thread_local", || {
         for used_before in [false, true] {
             let thread = thread::spawn(move || {
-                LAST.set(Some(AtTheEnd(verbs)));
+                at_the_end(verbs);
                 if used_before {
                     // The thread-locals of the pool are made later, so they are gone earlier.
                     every_verb();
@@ -330,7 +307,7 @@ fn the_destructor_of_a_workers_thread_local_is_refused_by_its_pool() {
     }
 
     ends_well("the_destructor_of_a_workers_thread_local_is_refused_by_its_pool", || {
-        POOL.apply(|| LAST.set(Some(AtTheEnd(refused))), ()).unwrap();
+        POOL.apply(|| at_the_end(refused), ()).unwrap();
         POOL.close();
         POOL.join().unwrap();
         assert_eq!(REFUSED.load(Ordering::SeqCst), 1);

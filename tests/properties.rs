@@ -3,7 +3,6 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -13,30 +12,7 @@ use proptest::prelude::*;
 use rayon::iter::plumbing::{Consumer, Producer, ProducerCallback, UnindexedConsumer, bridge};
 use rayon::prelude::*;
 
-use common::{Counted, Drops, Kind, LONG, ON_PURPOSE, SLOW, STEP, fewer, quiet};
-
-#[cfg(miri)]
-const KINDS: [Kind; 3] = [Kind::Lasting(2), Kind::Serial, Kind::Replaced(2, 20)];
-
-#[cfg(not(miri))]
-const KINDS: [Kind; 6] = [
-    Kind::Lasting(1),
-    Kind::Lasting(2),
-    Kind::Lasting(4),
-    Kind::Serial,
-    Kind::Replaced(1, 7),
-    Kind::Replaced(2, 20),
-];
-
-/// The pools, which all cases share: they must survive whatever a case does.
-fn pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
-    static POOLS: OnceLock<Vec<Pool>> = OnceLock::new();
-    let pools = POOLS.get_or_init(|| {
-        quiet();
-        KINDS.map(Kind::pool).into()
-    });
-    KINDS.into_iter().zip(pools)
-}
+use common::{Counted, Drops, Kind, LONG, Liar, ON_PURPOSE, SLOW, STEP, fewer, shared_pools};
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -66,22 +42,6 @@ fn is_cheap(kind: Kind, len: usize, size: Option<usize>) -> bool {
 
 fn cube(x: i64) -> i64 {
     x.wrapping_mul(x).wrapping_mul(x).wrapping_sub(1)
-}
-
-/// Says that it has so many items, whatever it has.
-#[derive(Clone, Debug)]
-struct Liar<I>(I, (usize, Option<usize>));
-
-impl<I: Iterator> Iterator for Liar<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.1
-    }
 }
 
 // ---- values --------------------------------------------------------------------------------------
@@ -124,7 +84,7 @@ proptest! {
         hint in (0..2000_usize, prop::option::of(0..2000_usize)),
     ) {
         let expected: &Vec<i64> = &xs.iter().map(|x| cube(*x)).collect();
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, xs.len(), size) {
                 continue;
             }
@@ -165,7 +125,7 @@ proptest! {
     fn more_inputs_are_the_serial_map(len in lengths(), size in chunksizes()) {
         let xs: Vec<i64> = (0..len as i64).collect();
         let expected: &Vec<i64> = &xs.iter().map(|x| cube(*x)).collect();
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -216,7 +176,7 @@ proptest! {
 
     #[test]
     fn arrays_and_results_of_every_size(x in any::<u8>(), size in chunksizes()) {
-        for (_, pool) in pools() {
+        for (_, pool) in shared_pools() {
             let array: [u8; 33] = std::array::from_fn(|i| x.wrapping_add(i as u8));
             let here = with_chunksize!(pool, size, map(|x| x.wrapping_mul(3), array));
             prop_assert_eq!(here.unwrap(), array.map(|x| x.wrapping_mul(3)));
@@ -253,7 +213,7 @@ proptest! {
                 if fails { Err(i) } else { Ok(i) }
             }
         };
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -308,7 +268,7 @@ proptest! {
         panics_at in prop::option::of(0..fewer(200, 20)),
         size in chunksizes(),
     ) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -354,7 +314,7 @@ proptest! {
         sized in any::<bool>(),
         size in chunksizes(),
     ) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -386,7 +346,7 @@ proptest! {
         fails_at in 0..fewer(200, 20),
         size in chunksizes(),
     ) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -416,7 +376,7 @@ proptest! {
         neighbours in 1..6_usize,
         panics_at in prop::option::of(0..SHARED),
     ) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             for known in [true, false] {
                 let drops = Drops::default();
                 let items: Vec<Counted> = (0..SHARED).map(|i| drops.make(i)).collect();
@@ -449,7 +409,7 @@ proptest! {
 
     #[test]
     fn what_times_out_leaks_nothing(len in fewer(50, 21)..fewer(300, 30), size in chunksizes()) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, size) {
                 continue;
             }
@@ -487,7 +447,7 @@ proptest! {
 
     #[test]
     fn a_chunk_is_run_by_one_worker(len in lengths(), size in 1..50_usize) {
-        for (kind, pool) in pools() {
+        for (kind, pool) in shared_pools() {
             if !is_cheap(kind, len, Some(size)) {
                 continue;
             }
@@ -601,7 +561,7 @@ fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
         assert!(message.contains(kind), "{what}: {message}");
         assert!(index.is_none() || at == index, "{what}: {at:?}, not {index:?}");
     };
-    for (kind, pool) in pools() {
+    for (kind, pool) in shared_pools() {
         for size in [None, Some(1), Some(7), Some(1000), Some(2000)] {
             for (says, has, times, lie, index) in liars {
                 cases += 1;
@@ -642,7 +602,7 @@ fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
 /// The user's code in an input: what it throws is the call's error.
 #[test]
 fn a_parallel_iterator_may_panic_anywhere() {
-    for (kind, pool) in pools() {
+    for (kind, pool) in shared_pools() {
         for size in [None, Some(1), Some(7)] {
             for place in [Place::Len, Place::Lend, Place::Split, Place::Begin, Place::Next] {
                 let input = || Thrower(place, fewer(100, 10));
@@ -766,7 +726,7 @@ fn the_state_of_a_map_init_is_made_once_for_each_block() {
             *x
         })
     };
-    for (kind, pool) in pools() {
+    for (kind, pool) in shared_pools() {
         for (size, nanos) in
             [(LEN / 20, 0), (LEN / 20, 500), (LEN / 4, 0), (LEN / 20 * 7, 0), (LEN, 0)]
         {

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use common::{
     Counter, Gate, Kind, LONG, ON_PURPOSE, Opener, eventually, fewer, gate, hold, live_threads,
-    scaled, watchdog,
+    scaled, thread_names, watchdog,
 };
 
 /// What something takes to begin that is not meant to.
@@ -707,9 +707,8 @@ fn a_thread_without_rayon_code_takes_every_start() {
 
 /// How many attendants of pools named `bot`, which only the test above makes, there are.
 fn attendants() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("bot-") && name.contains("-atte")).count()
+    let names = thread_names().expect("the system tells");
+    names.iter().filter(|name| name.starts_with("bot-") && name.contains("-atte")).count()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
     Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, fewer, gate, hold, panicked, scaled, watchdog,
+    counting_waker, eventually, fewer, gate, hold, panicked, poll, scaled, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -401,10 +401,6 @@ fn callbacks_come_too_late_for_what_was_taken() {
         assert!(handle.ready());
         case.leave();
     });
-}
-
-fn poll(handle: &mut Handle, waker: &Waker) -> Poll<Result<Vec<u32>, Error>> {
-    Pin::new(handle).poll(&mut TaskContext::from_waker(waker))
 }
 
 /// Polls as an executor does that was told to poll once: again only after a wake.

@@ -4,14 +4,12 @@ mod common;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::mem::{forget, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -20,7 +18,7 @@ use proptest::prelude::*;
 
 use common::{
     ALL, Counted, Counter, Drops, Kind, LASTING, LONG, NO_TIME, ON_PURPOSE, THREADS, all_pools,
-    fewer, gate, hold, message, panicked, watchdog,
+    fewer, gate, hold, message, panicked, poll, processor_time, watchdog,
 };
 
 /// How often a race is tried; a run under Miri has time for a few.
@@ -74,12 +72,6 @@ impl Drop for Stack {
         self.over = true;
         self.words.iter_mut().for_each(|word| word.replace_range(.., "over"));
     }
-}
-
-/// What a worker has spent on a processor so far; `None` where the system does not tell.
-fn processor_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }
 
 // ---- borrowing -----------------------------------------------------------------------------------
@@ -526,10 +518,6 @@ fn what_is_swept_out_of_the_queue_is_not_waited_for() {
 
 #[test]
 fn a_result_may_be_awaited_and_its_future_leaked() {
-    fn poll<T>(result: &mut TaskHandle<'_, T>) -> Poll<Result<T, Error>> {
-        Pin::new(result).poll(&mut Context::from_waker(Waker::noop()))
-    }
-
     watched(30, || {
         for kind in ALL {
             let pool = kind.pool();
@@ -537,11 +525,11 @@ fn a_result_may_be_awaited_and_its_future_leaked() {
             pool.scope(|s| {
                 let mut one = s.apply_async(|| stack.look(3), ());
                 let mut two = s.apply_async(|| stack.look(4), ());
-                let _ = poll(&mut two);
+                let _ = poll(&mut two, Waker::noop());
                 forget(two);
                 one.wait();
                 assert!(one.ready() && one.successful().unwrap());
-                assert_matches!(poll(&mut one), Poll::Ready(Ok("3")));
+                assert_matches!(poll(&mut one, Waker::noop()), Poll::Ready(Ok("3")));
                 let mut three = s.apply_async(|| stack.look(5), ());
                 assert_eq!(three.get_timeout(LONG).unwrap(), "5");
                 assert_matches!(three.get(), Err(Error::Taken));

@@ -8,7 +8,7 @@ use std::iter::FusedIterator;
 use std::panic::panic_any;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ use parpool::{Error, Imap, Options, Pool, Progress, is_cancelled};
 use proptest::prelude::*;
 
 use common::{
-    ALL, Counter, Drops, Kind, LASTING, LONG, NO_TIME, ON_PURPOSE, STEP, THREADS, all_pools,
-    at_most, eventually, fewer, gate, hold, panicked, pools, quiet, scaled, watchdog,
+    ALL, Counter, Drops, Kind, LASTING, LONG, Liar, NO_TIME, ON_PURPOSE, STEP, THREADS, all_pools,
+    at_most, eventually, fewer, gate, hold, panicked, pools, processor_time, scaled, shared_pools,
+    watchdog,
 };
 
 // ---- what the tests share ------------------------------------------------------------------------
@@ -111,12 +112,6 @@ fn plain<R>(result: Result<R, Error>) -> Result<R, Option<usize>> {
         Err(Error::Panicked(panic)) => Err(panic.index()),
         Err(other) => panic!("{other:?}"),
     }
-}
-
-/// What the thread has spent on a processor so far; `None` where the system does not tell.
-fn processor_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }
 
 // ---- ported behaviours ---------------------------------------------------------------------------
@@ -505,24 +500,6 @@ fn d08_memory_is_flat() {
     });
 }
 
-/// Says that it has so many items, whatever it has.
-#[derive(Clone)]
-struct Liar<I>(I, (usize, Option<usize>));
-
-impl<I: Iterator> Iterator for Liar<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.1
-    }
-}
-
-impl<I: Iterator> ExactSizeIterator for Liar<I> {}
-
 #[test]
 fn d09_a_lying_size_hint_harms_nobody() {
     const LEN: usize = fewer(100, 9);
@@ -828,29 +805,6 @@ fn tutorial_imap_prints_as_it_comes() {
 }
 
 // ---- against the serial iterator -----------------------------------------------------------------
-
-#[cfg(miri)]
-const KINDS: [Kind; 3] = [Kind::Lasting(2), Kind::Serial, Kind::Replaced(2, 20)];
-
-#[cfg(not(miri))]
-const KINDS: [Kind; 6] = [
-    Kind::Lasting(1),
-    Kind::Lasting(2),
-    Kind::Lasting(4),
-    Kind::Serial,
-    Kind::Replaced(1, 7),
-    Kind::Replaced(2, 20),
-];
-
-/// The pools, which all cases share: they must survive whatever a case does.
-fn shared_pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
-    static POOLS: OnceLock<Vec<Pool>> = OnceLock::new();
-    let pools = POOLS.get_or_init(|| {
-        quiet();
-        KINDS.map(Kind::pool).into()
-    });
-    KINDS.into_iter().zip(pools)
-}
 
 /// What an item does.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -11,33 +10,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parpool::{AsyncResult, Context, Error, Pool, WorkerId, current_worker};
 
-use common::{Kind, LONG, THREADS, all_pools, assert_no_threads, watchdog};
-
-type Last = Box<dyn FnOnce()>;
-
-/// Runs it when it is dropped, which is when the thread ends.
-struct AtTheEnd(Option<Last>);
-
-impl Drop for AtTheEnd {
-    fn drop(&mut self) {
-        if let Some(last) = self.0.take() {
-            last();
-        }
-    }
-}
-
-thread_local! {
-    static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
-}
+use common::{Kind, LONG, THREADS, all_pools, assert_no_threads, at_the_end, watchdog};
 
 /// Has `last` run in the destructor of a thread-local of the calling thread. A panic there would abort the process,
 /// so it returns what is to be looked at, and the receiver hears of it.
-fn at_the_end<T: Send + 'static>(last: impl FnOnce() -> T + 'static, tell: Sender<T>) {
-    let last = Box::new(move || {
+fn tell_at_the_end<T: Send + 'static>(last: impl FnOnce() -> T + 'static, tell: Sender<T>) {
+    at_the_end(move || {
         let outcome = last();
         let _ = tell.send(outcome);
     });
-    LAST.set(Some(AtTheEnd(Some(last))));
 }
 
 fn heard<T>(receiver: &Receiver<T>) -> T {
@@ -55,7 +36,7 @@ fn the_last_owner_of_a_closed_pool_may_be_a_thread_local_of_its_worker() {
         for kind in THREADS {
             let pool = Arc::new(kind.named("tl-last").build().unwrap());
             let (inner, (tell, told)) = (Arc::clone(&pool), bounded(1));
-            pool.apply_async(move || at_the_end(move || drop(inner), tell), ()).get().unwrap();
+            pool.apply_async(move || tell_at_the_end(move || drop(inner), tell), ()).get().unwrap();
             pool.close();
             drop(pool);
             heard(&told);
@@ -72,7 +53,7 @@ fn the_last_owner_of_a_pool_may_be_a_thread_local_of_a_worker_that_is_replaced()
             let (inner, (tell, told)) = (Arc::clone(&pool), bounded(1));
             let (open, opened) = bounded::<()>(0);
             let task = move || {
-                at_the_end(move || drop(inner), tell);
+                tell_at_the_end(move || drop(inner), tell);
                 let _ = opened.recv();
             };
             let first = pool.apply_async(task, ());
@@ -97,7 +78,7 @@ fn handles_and_streams_may_be_dropped_in_the_destructor_of_a_workers_thread_loca
                 let handle: AsyncResult<u32> = inner.apply_async(|| 1, ());
                 let kept = (handle, inner.imap(|x: u32| x, 0..100));
                 drop(inner);
-                at_the_end(move || drop(kept), tell);
+                tell_at_the_end(move || drop(kept), tell);
             };
             pool.apply_async(task, ()).get().unwrap();
             assert_eq!(pool.apply_async(|| 2, ()).get().unwrap(), 2, "{kind:?}");
@@ -123,7 +104,7 @@ fn join_in_the_destructor_of_a_workers_thread_local_would_deadlock() {
             let (set, is_set) = bounded(1);
             let (open, opened) = bounded::<()>(0);
             let task = move || {
-                at_the_end(last, tell);
+                tell_at_the_end(last, tell);
                 set.send(()).unwrap();
                 let _ = opened.recv();
             };
@@ -156,7 +137,7 @@ fn the_destructor_of_a_replaced_workers_thread_local_may_use_the_pool() {
                 let stream: Result<Vec<_>, _> = pool.imap(|x| x, 0..3).collect();
                 (call, map, scope, stream)
             };
-            pool.apply_async(move || at_the_end(last, tell), ()).get().unwrap();
+            pool.apply_async(move || tell_at_the_end(last, tell), ()).get().unwrap();
             for i in 0..5 {
                 assert_eq!(pool.apply_async(move || i, ()).get().unwrap(), i, "{kind:?}");
             }
@@ -183,7 +164,7 @@ fn any_pool_may_be_used_in_the_destructor_of_another_threads_thread_local() {
                 let (inner, (tell, told)) = (Arc::clone(&pool), bounded(1));
                 let thread = thread::spawn(move || {
                     let own = Arc::clone(&inner);
-                    at_the_end(move || verbs(&inner), tell);
+                    tell_at_the_end(move || verbs(&inner), tell);
                     if used_before {
                         // The thread-locals of the pool are made later, so they are gone earlier.
                         verbs(&own);
@@ -212,7 +193,7 @@ fn other_pools_work_in_the_destructor_of_a_workers_thread_local() {
             for other in [Kind::Serial, Kind::Lasting(2), Kind::Replaced(1, 1)] {
                 let (pool, other) = (kind.pool(), other.pool());
                 let (tell, told) = bounded(1);
-                pool.apply_async(move || at_the_end(move || verbs(&other), tell), ())
+                pool.apply_async(move || tell_at_the_end(move || verbs(&other), tell), ())
                     .get()
                     .unwrap();
                 pool.close();
@@ -232,7 +213,7 @@ fn a_serial_pool_may_be_made_and_used_in_the_destructor_of_a_thread_local() {
             let worker = serial.apply(current_worker, ()).unwrap();
             (verbs(&serial), worker.map(|worker| worker.index()), current_worker())
         };
-        thread::spawn(move || at_the_end(last, tell)).join().unwrap();
+        thread::spawn(move || tell_at_the_end(last, tell)).join().unwrap();
         assert_eq!(heard(&told), (true, Some(0), None));
     });
 }
@@ -245,7 +226,7 @@ fn the_destructor_of_a_workers_thread_local_is_that_workers_code() {
             let (tell, told) = bounded::<(Option<WorkerId>, Option<WorkerId>)>(1);
             let task = move || {
                 let before = current_worker();
-                at_the_end(move || (before, current_worker()), tell);
+                tell_at_the_end(move || (before, current_worker()), tell);
             };
             pool.apply_async(task, ()).get().unwrap();
             pool.close();

@@ -4,8 +4,8 @@ mod common;
 
 use std::sync::{Mutex, Once};
 
-use common::watchdog;
-use parpool::{Context, Pool};
+use common::{Kind, MIXED, watchdog};
+use parpool::Pool;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Span, info, info_span};
@@ -77,23 +77,13 @@ fn collect() {
     });
 }
 
-fn pools() -> [Pool; 4] {
-    [
-        Pool::builder().processes(1),
-        Pool::builder().processes(3),
-        Pool::builder().processes(2).max_tasks_per_child(3),
-        Pool::builder().context(Context::serial()),
-    ]
-    .map(|builder| builder.build().unwrap())
-}
-
 #[test]
 fn each_item_of_every_verb_is_in_the_callers_span_and_in_its_chunk() {
     collect();
     watchdog(60, || {
         let log = |item: u64| info!(item);
         let mut case = 0;
-        for pool in pools() {
+        for pool in MIXED.map(Kind::pool) {
             for verb in 0..6 {
                 case += 1;
                 let caller = info_span!("caller", case);
@@ -127,7 +117,7 @@ fn each_item_of_every_verb_is_in_the_callers_span_and_in_its_chunk() {
 fn single_functions_are_in_the_callers_span() {
     collect();
     watchdog(60, || {
-        for (case, pool) in (1000_u64..).zip(pools()) {
+        for (case, pool) in (1000_u64..).zip(MIXED.map(Kind::pool)) {
             let caller = info_span!("caller", case);
             let _entered = caller.enter();
             pool.apply(|| info!(item = 0_u64), ()).unwrap();

@@ -14,8 +14,9 @@ use parpool::{AsyncResult, Context, Error, Pool, WorkerId, WorkerLocal, current_
 use rayon::prelude::*;
 
 use common::{
-    ALL, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
-    eventually, fewer, gate, hold, live_threads, message, panicked, scaled, watchdog,
+    ALL, Bomb, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools,
+    assert_no_threads, eventually, fewer, gate, hold, live_threads, message, panicked, scaled,
+    watchdog,
 };
 
 // ---- who runs this -------------------------------------------------------------------------------
@@ -265,13 +266,6 @@ fn an_initializer_that_fails_later_ends_the_pool_and_everybody_hears_why() {
 /// Of several failures one is the error. The others are nobody's, and so is what their `Drop` does.
 #[test]
 fn initializers_that_fail_with_what_panics_when_dropped_end_the_pool() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("{ON_PURPOSE}");
-        }
-    }
-
     watchdog(30, || {
         for kind in [Kind::Lasting(3), Kind::Replaced(3, 1)] {
             for _ in 0..fewer(10, 2) {
@@ -882,13 +876,6 @@ fn a_value_that_cannot_be_built_is_the_panic_of_the_task() {
 
 #[test]
 fn a_value_whose_drop_panics_does_not_stop_replacement() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("{ON_PURPOSE}");
-        }
-    }
-
     watchdog(20, || {
         let pool = Kind::Replaced(2, 1).pool();
         let local = WorkerLocal::new(|| Bomb);
@@ -903,14 +890,6 @@ fn a_value_whose_drop_panics_does_not_stop_replacement() {
 
 #[test]
 fn two_values_of_a_worker_may_both_panic_when_they_are_dropped() {
-    struct Bomb;
-
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("{ON_PURPOSE}: dropped");
-        }
-    }
-
     watchdog(20, || {
         for kind in [Kind::Replaced(1, 1), Kind::Serial] {
             let pool = kind.builder().max_tasks_per_child(1).build().unwrap();

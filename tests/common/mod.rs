@@ -1,19 +1,24 @@
-//! What the tests share: a watchdog, gates that hold tasks, counters of drops, and a census of threads.
+//! What the tests share: a watchdog, kinds of pools, gates that hold tasks, counters of drops, inputs and values that
+//! misbehave, processes, and a census of threads.
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use parpool::{AsyncResult, Builder, Context, Error, Pool};
+use parpool::{AsyncResult, Builder, Context, Error, Pool, TaskHandle};
 
 /// Longer than anything takes that does not hang, also on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(20 * PATIENCE);
@@ -192,6 +197,33 @@ pub(crate) fn all_pools() -> impl Iterator<Item = (Kind, Pool)> {
     ALL.into_iter().map(|kind| (kind, kind.pool()))
 }
 
+/// One of each kind, two with threads that stay.
+pub(crate) const MIXED: [Kind; 4] =
+    [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 3), Kind::Serial];
+
+/// Those of [`shared_pools`].
+#[cfg(not(miri))]
+const SHARED: [Kind; 6] = [
+    Kind::Lasting(1),
+    Kind::Lasting(2),
+    Kind::Lasting(4),
+    Kind::Serial,
+    Kind::Replaced(1, 7),
+    Kind::Replaced(2, 20),
+];
+#[cfg(miri)]
+const SHARED: [Kind; 3] = [Kind::Lasting(2), Kind::Serial, Kind::Replaced(2, 20)];
+
+/// Pools that all cases of random tests share: they must survive whatever a case does.
+pub(crate) fn shared_pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
+    static POOLS: OnceLock<Vec<Pool>> = OnceLock::new();
+    let pools = POOLS.get_or_init(|| {
+        quiet();
+        SHARED.map(Kind::pool).into()
+    });
+    SHARED.into_iter().zip(pools)
+}
+
 /// Calls a verb with a chunk size, or with none set.
 #[macro_export]
 macro_rules! with_chunksize {
@@ -364,6 +396,56 @@ impl fmt::Debug for Counted {
     }
 }
 
+// ---- functions, inputs and values ----------------------------------------------------------------
+
+pub(crate) fn square(x: u64) -> u64 {
+    x * x
+}
+
+/// Says that it has so many items, whatever it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Liar<I>(pub(crate) I, pub(crate) (usize, Option<usize>));
+
+impl<I: Iterator> Iterator for Liar<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.1
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Liar<I> {}
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("{ON_PURPOSE}: dropped");
+    }
+}
+
+/// Panics when it is cloned, as rayon's `map_with` does where it cuts its input.
+pub(crate) struct Uncut;
+
+impl Clone for Uncut {
+    fn clone(&self) -> Self {
+        panic!("{ON_PURPOSE}");
+    }
+}
+
+// ---- polling -------------------------------------------------------------------------------------
+
+/// One poll of a handle.
+pub(crate) fn poll<T>(handle: &mut TaskHandle<'_, T>, waker: &Waker) -> Poll<Result<T, Error>> {
+    Pin::new(handle).poll(&mut TaskContext::from_waker(waker))
+}
+
 /// A waker that counts.
 pub(crate) fn counting_waker() -> (Waker, Counter) {
     struct Count(Counter);
@@ -426,11 +508,35 @@ impl indicatif::TermLike for Nowhere {
 
 // ---- threads -------------------------------------------------------------------------------------
 
-/// How many threads of this process have a name that begins with `name-`; `None` where the system
-/// does not tell.
-pub(crate) fn live_threads(name: &str) -> Option<usize> {
-    let prefix = format!("{name}-");
-    assert!(prefix.len() < 12, "the system shows 15 bytes, and the numbers need some");
+/// Runs it when it is dropped.
+struct AtTheEnd(Option<Box<dyn FnOnce()>>);
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        if let Some(last) = self.0.take() {
+            last();
+        }
+    }
+}
+
+/// Has `last` run in the destructor of a thread-local of the calling thread, where the thread-locals of a pool may be
+/// gone already.
+pub(crate) fn at_the_end(last: impl FnOnce() + 'static) {
+    thread_local! {
+        static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) };
+    }
+
+    LAST.set(Some(AtTheEnd(Some(Box::new(last)))));
+}
+
+/// What the thread has spent on a processor so far; `None` where the system does not tell.
+pub(crate) fn processor_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
+}
+
+/// The names of the threads of this process; `None` where the system does not tell.
+pub(crate) fn thread_names() -> Option<Vec<String>> {
     if cfg!(miri) {
         return None;
     }
@@ -439,7 +545,15 @@ pub(crate) fn live_threads(name: &str) -> Option<usize> {
         // It may have ended since.
         std::fs::read_to_string(task.path().join("comm")).ok()
     });
-    Some(names.filter(|name| name.starts_with(&prefix)).count())
+    Some(names.collect())
+}
+
+/// How many threads of this process have a name that begins with `name-`; `None` where the system
+/// does not tell.
+pub(crate) fn live_threads(name: &str) -> Option<usize> {
+    let prefix = format!("{name}-");
+    assert!(prefix.len() < 12, "the system shows 15 bytes, and the numbers need some");
+    Some(thread_names()?.iter().filter(|name| name.starts_with(&prefix)).count())
 }
 
 /// No thread with this name is left. One that was joined is still listed for some microseconds.
@@ -447,6 +561,31 @@ pub(crate) fn live_threads(name: &str) -> Option<usize> {
 pub(crate) fn assert_no_threads(name: &str) {
     let gone = eventually(|| live_threads(name).unwrap_or(0) == 0);
     assert!(gone, "{:?} threads {name}-* are left", live_threads(name));
+}
+
+// ---- processes -----------------------------------------------------------------------------------
+
+/// Names the test, in a process that was started for it.
+const CHILD: &str = "PARPOOL_TEST_CHILD";
+
+/// Whether this is the process that was started for the test `name`.
+pub(crate) fn is_child(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
+/// This program again, run by `launcher` if that is not empty, to run the test `name` alone.
+pub(crate) fn child(launcher: &[&str], name: &str) -> Command {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = match launcher {
+        [] => Command::new(program),
+        [launcher, arguments @ ..] => {
+            let mut command = Command::new(launcher);
+            command.args(arguments).arg(program);
+            command
+        }
+    };
+    command.args(["--exact", name, "--test-threads=1"]).env(CHILD, name);
+    command
 }
 
 // ---- errors --------------------------------------------------------------------------------------
