@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, LinkedList, VecDeque};
 use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::future::Future;
@@ -15,7 +14,7 @@ use parpool::{
 };
 use rayon::prelude::*;
 
-use common::{Drops, Kind, ON_PURPOSE, all_pools, watchdog};
+use common::{Kind, all_pools, watchdog};
 
 fn shared<T: Send + Sync>() {}
 fn sent<T: Send>() {}
@@ -223,109 +222,6 @@ fn a_count_of_workers_may_be_a_number_or_none() {
 }
 
 #[test]
-fn what_a_map_can_loop_over() {
-    watchdog(20, || {
-        for (_, pool) in all_pools() {
-            collections(&pool);
-            iterators(&pool);
-            parallel(&pool);
-        }
-    });
-}
-
-fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
-    values.sort();
-    values
-}
-
-fn collections(pool: &Pool) {
-    let xs = vec![1, 2, 3];
-    let mut ys = vec![1, 2, 3];
-    assert_eq!(pool.map(|x| x + 1, xs.clone()).unwrap(), [2, 3, 4]);
-    assert_eq!(pool.map(|x| x + 1, &xs).unwrap(), [2, 3, 4]);
-    assert_eq!(pool.map(|x| *x += 1, &mut ys).unwrap(), [(); 3]);
-    assert_eq!(pool.map(|x| x + 1, &xs[1..]).unwrap(), [3, 4]);
-    assert_eq!(pool.map(|x| *x += 1, &mut ys[1..]).unwrap(), [(); 2]);
-    assert_eq!(ys, [2, 4, 5]);
-    assert_eq!(pool.map(|x| x + 1, [1, 2, 3]).unwrap(), [2, 3, 4]);
-    assert_eq!(pool.map(|x| x + 1, &[1, 2, 3]).unwrap(), [2, 3, 4]);
-    let mut array = [1, 2, 3];
-    pool.map(|x| *x += 1, &mut array).unwrap();
-    assert_eq!(array, [2, 3, 4]);
-    let mut boxed = xs.clone().into_boxed_slice();
-    assert_eq!(pool.map(|x| x + 1, &boxed).unwrap(), [2, 3, 4]);
-    pool.map(|x| *x += 1, &mut boxed).unwrap();
-    assert_eq!(pool.map(|x| x + 1, boxed).unwrap(), [3, 4, 5]);
-    let mut deque = VecDeque::from(xs.clone());
-    assert_eq!(pool.map(|x| x + 1, &deque).unwrap(), [2, 3, 4]);
-    pool.map(|x| *x += 1, &mut deque).unwrap();
-    assert_eq!(pool.map(|x| x + 1, deque).unwrap(), [3, 4, 5]);
-
-    let mut tree = BTreeMap::from([(1, 10), (2, 20)]);
-    assert_eq!(pool.map(|(k, v)| k + v, &tree).unwrap(), [11, 22]);
-    pool.map(|(k, v)| *v += k, &mut tree).unwrap();
-    assert_eq!(pool.map(|(k, v)| k + v, tree).unwrap(), [12, 24]);
-    let mut hash = HashMap::from([(1, 10), (2, 20)]);
-    assert_eq!(sorted(pool.map(|(k, v)| k + v, &hash).unwrap()), [11, 22]);
-    pool.map(|(k, v)| *v += k, &mut hash).unwrap();
-    assert_eq!(sorted(pool.map(|(k, v)| k + v, hash).unwrap()), [12, 24]);
-    let tree = BTreeSet::from([1, 2]);
-    assert_eq!(pool.map(|x| x + 1, &tree).unwrap(), [2, 3]);
-    assert_eq!(pool.map(|x| x + 1, tree).unwrap(), [2, 3]);
-    let hash = HashSet::from([1, 2]);
-    assert_eq!(sorted(pool.map(|x| x + 1, &hash).unwrap()), [2, 3]);
-    assert_eq!(sorted(pool.map(|x| x + 1, hash).unwrap()), [2, 3]);
-    let heap = BinaryHeap::from([1, 2]);
-    assert_eq!(sorted(pool.map(|x| x + 1, heap).unwrap()), [2, 3]);
-    let mut list = LinkedList::from([1, 2]);
-    assert_eq!(pool.map(|x| x + 1, &list).unwrap(), [2, 3]);
-    pool.map(|x| *x += 1, &mut list).unwrap();
-    assert_eq!(pool.map(|x| x + 1, list).unwrap(), [3, 4]);
-    assert_eq!(pool.map(|x| x + 1, Some(1)).unwrap(), [2]);
-    assert_eq!(pool.map(|x: i32| x + 1, None).unwrap(), [0; 0]);
-}
-
-fn iterators(pool: &Pool) {
-    let (xs, ys) = (vec![1.0, 2.0], [3.0, 4.0]);
-    let text = String::from("one two\nthree");
-    fn square(x: i32) -> i32 {
-        x * x
-    }
-    assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
-    assert_eq!(pool.map(|x| x * 2.0, xs.iter()).unwrap(), [2.0, 4.0]);
-    assert_eq!(pool.map(|(a, b)| a * b, xs.iter().zip(&ys)).unwrap(), [3.0, 8.0]);
-    assert_eq!(pool.map(|w| w.len(), text.split(' ')).unwrap(), [3, 9]);
-    assert_eq!(pool.map(|l| l.len(), text.lines()).unwrap(), [7, 5]);
-    assert_eq!(pool.map(|c| c.len(), [1, 2, 3].chunks(2)).unwrap(), [2, 1]);
-    assert_eq!(pool.map(|w| w[0] + w[1], [1, 2, 3].windows(2)).unwrap(), [3, 5]);
-    assert_eq!(pool.map(|(i, x)| i + x, [1, 2].into_iter().enumerate()).unwrap(), [1, 3]);
-    let boxed: Box<dyn Iterator<Item = i32> + Send> = Box::new(0..3);
-    assert_eq!(pool.map(square, boxed).unwrap(), [0, 1, 4]);
-    let mut lent = 0..10;
-    assert_eq!(pool.map(square, lent.by_ref().take(2)).unwrap(), [0, 1]);
-    assert_eq!(lent.next(), Some(2));
-    let mut left = 3;
-    let unfold = std::iter::from_fn(|| {
-        left -= 1;
-        (left > 0).then_some(left)
-    });
-    assert_eq!(pool.map(square, unfold).unwrap(), [4, 1]);
-    // An item that borrows what the closure returns into.
-    let firsts: Vec<&str> = pool.map(|l| l.split(' ').next().unwrap(), text.lines()).unwrap();
-    assert_eq!(firsts, ["one", "three"]);
-}
-
-fn parallel(pool: &Pool) {
-    let xs = vec![1, 2, 3];
-    assert_eq!(pool.map(|x| x + 1, xs.par_iter()).unwrap(), [2, 3, 4]);
-    assert_eq!(pool.map(|(i, x)| i + x, xs.par_iter().copied().enumerate()).unwrap(), [1, 3, 5]);
-    assert_eq!(pool.map(|(a, b)| a * b, xs.par_iter().zip(&xs)).unwrap(), [1, 4, 9]);
-    assert_eq!(pool.map(|c| c.len(), xs.par_chunks(2)).unwrap(), [2, 1]);
-    assert_eq!(pool.map(|x| x + 1, (0..3_u32).into_par_iter().rev()).unwrap(), [3, 2, 1]);
-    assert_eq!(pool.map(|x| x + 1, xs.into_par_iter().map(|x| x * 2)).unwrap(), [3, 5, 7]);
-}
-
-#[test]
 fn functions_and_closures_of_many_arguments() {
     watchdog(10, || {
         for (_, pool) in all_pools() {
@@ -424,56 +320,4 @@ fn debug_says_what_there_is() {
     let local = WorkerLocal::new(|| 1);
     local.with(|_| ());
     assert_eq!(format!("{local:?}"), "WorkerLocal { values: 1, .. }");
-}
-
-// ---- map_into ------------------------------------------------------------------------------------
-
-#[test]
-fn map_into_uses_the_memory_that_is_there() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let mut out = Vec::with_capacity(100);
-            let memory = out.as_ptr();
-            for len in [100, 0, 7, 99] {
-                pool.map_into(|x| x + 1, 0..len, &mut out).unwrap();
-                assert_eq!(out, (1..=len).collect::<Vec<usize>>(), "{kind:?}");
-                // Of an unknown length, too.
-                pool.map_into(|x| x * 2, (0..len).filter(|x| x % 2 == 0), &mut out).unwrap();
-                assert_eq!(out, (0..len).step_by(2).map(|x| x * 2).collect::<Vec<_>>(), "{kind:?}");
-                assert_eq!((out.as_ptr(), out.capacity()), (memory, 100), "{kind:?}");
-            }
-            pool.map_into(|x| x, 0..1000, &mut out).unwrap();
-            assert_eq!(out.len(), 1000);
-        }
-    });
-}
-
-#[test]
-fn map_into_drops_what_was_there_and_leaves_nothing_after_an_error() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let drops = Drops::default();
-            let mut out: Vec<_> = (0..10).map(|i| drops.make(i)).collect();
-            pool.map_into(|i| drops.make(i), 0..5, &mut out).unwrap();
-            assert_eq!(drops.alive(), 5, "{kind:?}");
-            let failed = pool.map_into(
-                |i| if i == 50 { panic!("{ON_PURPOSE}") } else { drops.make(i) },
-                0..100,
-                &mut out,
-            );
-            assert!(matches!(failed, Err(Error::Panicked(panic)) if panic.index() == Some(50)));
-            assert!(out.is_empty(), "{kind:?}");
-            drops.assert_each_once();
-            out.push(drops.make(0));
-            let refused = pool.chunksize(0).map_into(|i| drops.make(i), 0..5, &mut out);
-            assert!(matches!(refused, Err(Error::InvalidArgument(_))));
-            assert!(out.is_empty(), "{kind:?}");
-            out.push(drops.make(0));
-            pool.close();
-            let refused = pool.map_into(|i| drops.make(i), 0..5, &mut out);
-            assert!(matches!(refused, Err(Error::NotRunning)));
-            assert!(out.is_empty(), "{kind:?}");
-            drops.assert_each_once();
-        }
-    });
 }

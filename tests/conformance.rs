@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,20 +13,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, unbounded};
 use parpool::{AsyncResult, Context, Error, Pool, TryError, current_worker, is_cancelled};
-use rayon::prelude::*;
 
 use common::{
-    ALL, Bomb, Counter, Crowd, Drops, Kind, LASTING, LONG, Liar, ON_PURPOSE, STEP, THREADS, Uncut,
-    all_pools, assert_no_threads, counting_waker, eventually, fewer, gate, hold, live_threads,
-    panicked, poll, scaled, square, watchdog,
+    ALL, Bomb, Counter, Crowd, Drops, Kind, LASTING, LONG, ON_PURPOSE, THREADS, all_pools,
+    assert_no_threads, counting_waker, eventually, fewer, gate, hold, live_threads, panicked, poll,
+    scaled, square, watchdog,
 };
-
-/// Those of [`THREADS`] that replace their workers.
-fn replaced() -> impl Iterator<Item = Kind> {
-    THREADS.into_iter().filter(|kind| matches!(kind, Kind::Replaced(..)))
-}
-
-const CHUNKS: [Option<usize>; 6] = [None, Some(1), Some(7), Some(20), Some(100), Some(1000)];
 
 // ---- ported behaviours ---------------------------------------------------------------------------
 
@@ -40,136 +32,6 @@ fn p01_apply() {
             let sum = pool.apply(|by: u64| base.iter().sum::<u64>() * by, (10,));
             assert_eq!(sum.unwrap(), 60);
             assert_eq!(pool.apply(|| base.len(), ()).unwrap(), 3);
-        }
-    });
-}
-
-/// Every verb over `input`, which is made anew for each.
-macro_rules! check_map {
-    ($pool:expr, $size:expr, $expected:expr, $input:expr) => {
-        let what = stringify!($input);
-        let map = with_chunksize!($pool, $size, map(|x| u64::from(x) * 3, $input));
-        assert_eq!(map.unwrap(), $expected, "{what}");
-        let try_map =
-            with_chunksize!($pool, $size, try_map(|x| Ok::<_, ()>(u64::from(x) * 3), $input));
-        assert_eq!(try_map.unwrap(), $expected, "{what}");
-        let map_async = with_chunksize!($pool, $size, map_async(|x| u64::from(x) * 3, $input));
-        assert_eq!(map_async.get().unwrap(), $expected, "{what}");
-    };
-}
-
-#[test]
-fn p02_map_is_the_serial_map() {
-    watchdog(50, || {
-        let kinds = [
-            Kind::Lasting(1),
-            Kind::Lasting(2),
-            Kind::Lasting(4),
-            Kind::Replaced(2, 40),
-            Kind::Serial,
-        ];
-        for (kind, size, len) in kinds
-            .into_iter()
-            .flat_map(|kind| {
-                let sizes = move |len| CHUNKS.into_iter().map(move |size| (kind, size, len));
-                [0_u32, 1, 9, 10, 100, scaled(10_007)].into_iter().flat_map(sizes)
-            })
-            .step_by(fewer(1, 53))
-        {
-            // A thread for each item and verb would take its time.
-            if matches!(kind, Kind::Replaced(..)) && len > 100 && size.is_some_and(|size| size < 20)
-            {
-                continue;
-            }
-            let pool = &kind.pool();
-            let expected: Vec<u64> = (0..len).map(|x| u64::from(x) * 3).collect();
-            let xs: Vec<u32> = (0..len).collect();
-            check_map!(pool, size, expected, xs.clone());
-            check_map!(pool, size, expected, 0..len);
-            let unknown = |x: &u32| *x < u32::MAX;
-            check_map!(pool, size, expected, (0..len).filter(unknown));
-            check_map!(pool, size, expected, (0..len / 2).chain(len / 2..len));
-            check_map!(pool, size, expected, xs.clone().into_boxed_slice());
-            check_map!(pool, size, expected, xs.iter().copied().collect::<VecDeque<_>>());
-            check_map!(pool, size, expected, xs.clone().into_par_iter());
-            if len <= 100 {
-                let keyed = || xs.iter().map(|x| (*x, ()));
-                let set: Vec<u64> = with_chunksize!(
-                    pool,
-                    size,
-                    map(|(x, ())| u64::from(x) * 3, keyed().collect::<BTreeMap<_, _>>())
-                )
-                .unwrap();
-                assert_eq!(set, expected);
-                let set: HashSet<u64> = with_chunksize!(
-                    pool,
-                    size,
-                    map(|(x, ())| u64::from(x) * 3, keyed().collect::<HashMap<_, _>>())
-                )
-                .unwrap()
-                .into_iter()
-                .collect();
-                assert_eq!(set, expected.iter().copied().collect());
-            }
-            // What is borrowed, for the verbs that may.
-            let triple = |x: &u32| u64::from(*x) * 3;
-            assert_eq!(with_chunksize!(pool, size, map(triple, &xs)).unwrap(), expected);
-            assert_eq!(with_chunksize!(pool, size, map(triple, &xs[..])).unwrap(), expected);
-            assert_eq!(with_chunksize!(pool, size, map(triple, xs.iter())).unwrap(), expected);
-            assert_eq!(with_chunksize!(pool, size, map(triple, xs.par_iter())).unwrap(), expected);
-            let mut changed = xs.clone();
-            let change = |x: &mut u32| *x += 1;
-            with_chunksize!(pool, size, map(change, &mut changed)).unwrap();
-            assert!(changed.iter().copied().eq(1..=len));
-        }
-    });
-}
-
-#[test]
-fn p02_map_over_a_slow_input_of_unknown_length() {
-    const LEN: u64 = fewer(200, 8) as u64;
-
-    watchdog(40, || {
-        for kind in
-            [Kind::Lasting(fewer(8, 3)), Kind::Lasting(2), Kind::Replaced(3, 50), Kind::Serial]
-        {
-            let pool = kind.pool();
-            for round in 0..fewer(40, 2) {
-                // Slow to pull, so that workers come for nothing and blocks change hands unbegun.
-                let slow = (0..LEN).filter(|_| {
-                    let start = Instant::now();
-                    while start.elapsed() < Duration::from_micros(50) {}
-                    true
-                });
-                let squares = match round % 2 {
-                    0 => pool.map(square, slow),
-                    _ => pool.map_async(square, slow).get(),
-                };
-                assert!(squares.unwrap().into_iter().eq((0..LEN).map(square)), "{kind:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn p02_starmap_is_the_serial_map() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            for (size, len) in CHUNKS
-                .iter()
-                .flat_map(|size| [0, 1, 9, 10, 100].map(|len| (*size, len)))
-                .step_by(STEP)
-            {
-                let pairs: Vec<(i64, i64)> = (0..len).map(|i| (i, i * 7 % 13)).collect();
-                let sub = |a: i64, b: i64| a - b;
-                let expected: Vec<i64> = pairs.iter().map(|(a, b)| a - b).collect();
-                let here = with_chunksize!(pool, size, starmap(sub, pairs.clone()));
-                assert_eq!(here.unwrap(), expected, "{kind:?}");
-                let later = with_chunksize!(pool, size, starmap_async(sub, pairs.clone()));
-                assert_eq!(later.get().unwrap(), expected, "{kind:?}");
-                let zipped = (0..len).zip(pairs.iter().map(|(_, b)| *b));
-                assert_eq!(with_chunksize!(pool, size, starmap(sub, zipped)).unwrap(), expected);
-            }
         }
     });
 }
@@ -199,139 +61,6 @@ fn p03_callbacks_have_run_when_wait_returns() {
             assert_eq!(good.get().unwrap(), [0, 1, 4, 9]);
             panicked(bad.get());
             assert_eq!((seen.lock().unwrap().len(), failures.get()), (1, 1));
-        }
-    });
-}
-
-#[test]
-fn p04_empty_input_is_an_empty_result() {
-    watchdog(10, || {
-        for (kind, pool) in all_pools() {
-            for size in CHUNKS.into_iter().step_by(fewer(1, 3)) {
-                let none = Vec::<u64>::new();
-                assert_eq!(with_chunksize!(pool, size, map(|x| *x, &none)).unwrap(), [0; 0]);
-                assert_eq!(with_chunksize!(pool, size, map(square, none.clone())).unwrap(), [0; 0]);
-                assert_eq!(with_chunksize!(pool, size, map(square, 0..0)).unwrap(), [0; 0]);
-                let unknown = (0..9).filter(|x| *x > 9);
-                assert_eq!(
-                    with_chunksize!(pool, size, map(square, unknown.clone())).unwrap(),
-                    [0; 0]
-                );
-                let fine = |x| Ok::<u64, ()>(x);
-                assert_eq!(with_chunksize!(pool, size, try_map(fine, 0..0)).unwrap(), [0; 0]);
-                let pairs = Vec::<(u64, u32)>::new();
-                let pow = u64::pow;
-                assert_eq!(
-                    with_chunksize!(pool, size, starmap(pow, pairs.clone())).unwrap(),
-                    [0; 0]
-                );
-                let later = with_chunksize!(pool, size, starmap_async(pow, pairs));
-                assert_eq!(later.get().unwrap(), [0; 0]);
-                for later in [
-                    with_chunksize!(pool, size, map_async(square, none)),
-                    with_chunksize!(pool, size, map_async(square, 0..0)),
-                    with_chunksize!(pool, size, map_async(square, unknown)),
-                ] {
-                    assert_eq!(later.get().unwrap(), [0; 0], "{kind:?} {size:?}");
-                }
-            }
-            pool.close();
-            pool.join().unwrap();
-        }
-    });
-}
-
-/// An iterator that panics in place of item `at`. It says how many items it has, or not.
-struct Broken {
-    next: usize,
-    at: usize,
-    sized: bool,
-}
-
-fn broken(at: usize, sized: bool) -> Broken {
-    Broken { next: 0, at, sized }
-}
-
-impl Iterator for Broken {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        assert!(self.next != self.at, "{ON_PURPOSE}: item {}", self.at);
-        self.next += 1;
-        (self.next <= 10).then_some(self.next - 1)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        if self.sized { (10 - self.next, Some(10 - self.next)) } else { (0, None) }
-    }
-}
-
-/// A map over a [`Broken`] fails, at the place of the item if `placed`, and the pool works after.
-fn check_broken(kind: Kind, placed: bool) {
-    let pool = kind.pool();
-    let cases = [(0, true), (0, false), (3, true), (3, false)].into_iter();
-    let cases = cases.flat_map(|case| [None, Some(1), Some(2), Some(20)].map(|size| (case, size)));
-    for ((at, sized), size) in cases.step_by(fewer(1, 5)) {
-        let context = format!("{kind:?}, item {at}, sized {sized}, chunks of {size:?}");
-        let here = with_chunksize!(pool, size, map(|x| x, broken(at, sized)));
-        let later = with_chunksize!(pool, size, map_async(|x| x, broken(at, sized)));
-        for (result, verb) in [(here, "map"), (later.get(), "map_async")] {
-            let (index, message) = panicked(result);
-            assert_eq!(message, format!("{ON_PURPOSE}: item {at}"), "{verb}, {context}");
-            if placed {
-                assert_eq!(index, Some(at), "{verb}, {context}");
-            }
-        }
-        assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
-    }
-    pool.close();
-    pool.join().unwrap();
-}
-
-#[test]
-fn p05_an_input_that_panics_is_an_error_at_that_place() {
-    watchdog(20, || {
-        LASTING.into_iter().chain([Kind::Serial]).for_each(|kind| check_broken(kind, true))
-    });
-}
-
-#[test]
-fn p05_an_input_that_panics_is_an_error_where_workers_are_replaced() {
-    watchdog(20, || replaced().for_each(|kind| check_broken(kind, false)));
-}
-
-#[test]
-fn p05_an_input_that_panics_is_an_error_at_that_place_where_workers_are_replaced() {
-    watchdog(20, || replaced().for_each(|kind| check_broken(kind, true)));
-}
-
-/// Rayon's adaptors run code of the user's before there is an item: `map_init` when a worker begins with
-/// its part, `map_with` when the input is cut for the workers.
-#[test]
-fn p05_a_parallel_input_that_panics_before_its_first_item_is_an_error() {
-    watchdog(20, || {
-        for kind in ALL {
-            for later in [false, true] {
-                let pool = kind.pool();
-                let xs = || (0..10).collect::<Vec<u64>>().into_par_iter();
-                let init = || -> u64 { panic!("{ON_PURPOSE}") };
-                let begun = || xs().map_init(init, |_, x| x);
-                let cut = || xs().map_with(Uncut, |_, x| x);
-                if later {
-                    let (index, message) = panicked(pool.map_async(square, begun()).get());
-                    assert_eq!((index, &*message), (Some(0), ON_PURPOSE), "{kind:?}");
-                    // Where workers are replaced, it is not cut.
-                    assert!(pool.map_async(square, cut()).get().map_or(true, |r| r.len() == 10));
-                } else {
-                    for result in [pool.map(square, begun()), pool.map(square, cut())] {
-                        let (index, message) = panicked(result);
-                        assert_eq!((index, &*message), (Some(0), ON_PURPOSE), "{kind:?}");
-                    }
-                }
-                assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9], "{kind:?}");
-                pool.close();
-                pool.join().unwrap();
-            }
         }
     });
 }
@@ -497,23 +226,6 @@ fn p11_the_payload_of_a_panic_is_what_was_thrown() {
             let Error::Panicked(panic) = error else { unreachable!() };
             let resumed = catch_unwind(AssertUnwindSafe(|| panic.resume())).unwrap_err();
             assert_eq!(common::message(&*resumed), "on purpose: 7");
-        }
-    });
-}
-
-#[test]
-fn p11_an_error_of_the_closure_keeps_its_type() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            match pool.try_map(|s: &str| s.parse::<u8>(), ["1", "2", "x", "300"]) {
-                Err(TryError::Item { index: 2, error }) => {
-                    assert_eq!(error, "x".parse::<u8>().unwrap_err());
-                }
-                other => panic!("{kind:?}: {other:?}"),
-            }
-            // An error that is a value is none for the pool.
-            let value = pool.apply(|| "x".parse::<u8>(), ()).unwrap();
-            assert!(value.is_err());
         }
     });
 }
@@ -1149,216 +861,6 @@ fn d06_an_empty_map_calls_back_once() {
 }
 
 #[test]
-fn d07_a_chunk_of_nothing_is_refused_and_nothing_runs() {
-    watchdog(10, || {
-        for (kind, pool) in all_pools() {
-            let ran = Counter::default();
-            let task = {
-                let ran = ran.clone();
-                move |x: u64| (ran.add(), x).1
-            };
-            let input = {
-                let ran = ran.clone();
-                move || {
-                    let ran = ran.clone();
-                    (0..9_u64).inspect(move |_| ran.add())
-                }
-            };
-            let none = pool.chunksize(0);
-            assert_matches!(none.map(&task, input()), Err(Error::InvalidArgument(_)), "{kind:?}");
-            assert_matches!(none.map(&task, vec![1, 2]), Err(Error::InvalidArgument(_)));
-            assert_matches!(none.map(&task, vec![]), Err(Error::InvalidArgument(_)));
-            assert_matches!(none.starmap(&task, [(1,)]), Err(Error::InvalidArgument(_)));
-            let tried = none.try_map(|x| Ok::<_, ()>(task(x)), input());
-            assert_matches!(tried, Err(TryError::Pool(Error::InvalidArgument(_))));
-            let later = none.map_async(task.clone(), input());
-            assert_matches!(later.get(), Err(Error::InvalidArgument(_)));
-            let later = none.starmap_async(task.clone(), [(1,)]);
-            assert_matches!(later.get(), Err(Error::InvalidArgument(_)));
-            assert_eq!(ran.get(), 0, "{kind:?}");
-            // The next option is the one that counts.
-            assert_eq!(none.chunksize(2).map(square, 0..3).unwrap(), [0, 1, 4]);
-        }
-    });
-}
-
-#[test]
-fn d09_a_lying_size_hint_harms_nobody() {
-    watchdog(20, || {
-        let mut count = 0;
-        for (kind, pool) in all_pools() {
-            for (len, said) in
-                [(0, 10), (9, 10), (10, 9), (fewer(50, 12), 1), (1, 50), (fewer(200, 20), 10)]
-            {
-                for hint in [
-                    (said, Some(said)),
-                    (said, None),
-                    (0, Some(said)),
-                    (said, Some(0)),
-                    (usize::MAX, Some(usize::MAX)),
-                    (usize::MAX, None),
-                ] {
-                    // Collecting it here panics in `Vec` itself, as it would in any program.
-                    let collected = hint.0 == usize::MAX && matches!(kind, Kind::Replaced(..));
-                    for size in [None, Some(1), Some(7)].into_iter().filter(|_| !collected) {
-                        count += 1;
-                        if count % fewer(1, STEP) != 0 {
-                            continue;
-                        }
-                        let liar = Liar(0..len as u64, hint);
-                        let expected: Vec<u64> = (0..len as u64).map(square).collect();
-                        let context = format!("{kind:?}, {len} items, says {hint:?}, {size:?}");
-                        let here = with_chunksize!(pool, size, map(square, liar.clone()));
-                        assert_eq!(here.unwrap(), expected, "{context}");
-                        let later = with_chunksize!(pool, size, map_async(square, liar));
-                        assert_eq!(later.get().unwrap(), expected, "{context}");
-                    }
-                }
-            }
-            pool.close();
-            pool.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn d09_an_input_that_says_it_is_empty_and_is_not_loses_nothing() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            for (len, size) in
-                [(1, None), (1, Some(1)), (9, None), (9, Some(7)), (fewer(1000, 30) as u64, None)]
-            {
-                let liar = Liar(0..len, (0, Some(0)));
-                let expected: Vec<u64> = (0..len).map(square).collect();
-                let later = with_chunksize!(pool, size, map_async(square, liar.clone()));
-                assert_eq!(later.get().unwrap(), expected, "{kind:?}, {size:?}");
-                let here = with_chunksize!(pool, size, map(square, liar));
-                assert_eq!(here.unwrap(), expected, "{kind:?}, {size:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn d09_an_absurd_size_hint_is_no_hang_where_workers_are_replaced() {
-    watchdog(20, || {
-        for kind in replaced() {
-            let pool = kind.pool();
-            for hint in [(usize::MAX, Some(usize::MAX)), (usize::MAX, None)] {
-                for size in [None, Some(1), Some(7)] {
-                    let liar = Liar(0..9, hint);
-                    let here = with_chunksize!(pool, size, map(square, liar.clone()));
-                    assert_matches!(here, Ok(_) | Err(Error::Panicked(_)));
-                    let later = with_chunksize!(pool, size, map_async(square, liar));
-                    assert_matches!(later.get(), Ok(_) | Err(Error::Panicked(_)));
-                }
-            }
-            pool.close();
-            pool.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn d10_a_blocked_input_delays_no_other_call() {
-    watchdog(20, || {
-        for kind in [Kind::Lasting(2), Kind::Lasting(3)] {
-            let pool = kind.pool();
-            let (gate, mut opener) = gate();
-            let source = (0..4_u64).inspect(move |_| gate.pass());
-            let blocked = pool.map_async(square, source);
-            opener.wait_for(1);
-            for i in 0..fewer(20, 4) as u64 {
-                assert_eq!(pool.apply(square, (i,)).unwrap(), i * i);
-            }
-            assert!(!blocked.ready());
-            opener.open();
-            assert_eq!(blocked.get().unwrap(), [0, 1, 4, 9]);
-        }
-    });
-}
-
-/// Whoever is in the input when it blocks, it may be another than who began the map.
-#[test]
-fn d10_an_input_that_blocks_later_occupies_one_worker() {
-    watchdog(20, || {
-        for kind in [Kind::Lasting(2), Kind::Lasting(3)] {
-            for scoped in [false, true] {
-                let pool = kind.pool();
-                let (gate, mut opener) = gate();
-                let (in_input, is_in_input) = crossbeam_channel::bounded(1);
-                let source = (0..4_u64).inspect(move |i| {
-                    if *i == 1 {
-                        in_input.send(()).unwrap();
-                        gate.pass();
-                    }
-                });
-                // The first item takes until another worker is in the input.
-                let slow = move |i: u64| {
-                    if i == 0 {
-                        is_in_input.recv().unwrap();
-                    }
-                    square(i)
-                };
-                let mut others = || {
-                    opener.wait_for(1);
-                    for i in 0..fewer(20, 4) as u64 {
-                        assert_eq!(pool.apply(square, (i,)).unwrap(), i * i);
-                    }
-                    opener.open();
-                };
-                let results = if scoped {
-                    pool.scope(|s| {
-                        let blocked = s.map_async(slow, source);
-                        others();
-                        blocked.get()
-                    })
-                } else {
-                    let blocked = pool.map_async(slow, source);
-                    others();
-                    blocked.get()
-                };
-                assert_eq!(results.unwrap(), [0, 1, 4, 9]);
-            }
-        }
-    });
-}
-
-#[test]
-fn d11_terminate_waits_for_no_blocked_input() {
-    watchdog(20, || {
-        for kind in LASTING {
-            let pool = kind.pool();
-            let (gate, mut opener) = gate();
-            let blocked = pool.map_async(square, (0..4_u64).inspect(move |_| gate.pass()));
-            opener.wait_for(1);
-            pool.terminate();
-            assert_matches!(blocked.get(), Err(Error::Terminated));
-            opener.open();
-            pool.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn d12_chunks_are_the_same_whoever_is_being_replaced() {
-    watchdog(40, || {
-        let pool = Kind::Replaced(2, 1).pool();
-        // Four chunks a worker, rounded up, each of them the one task of a worker.
-        let expected = [3, 3, 3, 3, 3, 3, 2];
-        for round in 0..scaled(1000) {
-            let who = if round % 2 == 0 {
-                pool.map(|_| current_worker().unwrap(), 0..20).unwrap()
-            } else {
-                pool.map_async(|_| current_worker().unwrap(), 0..20).get().unwrap()
-            };
-            let chunks: Vec<usize> = who.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
-            assert_eq!(chunks, expected, "round {round}: {who:?}");
-        }
-    });
-}
-
-#[test]
 fn d15_all_who_wait_for_one_handle_wake() {
     watchdog(20, || {
         for kind in THREADS {
@@ -1408,45 +910,6 @@ fn d16_waits_have_timeouts_that_say_what_happened() {
             assert!(held[0].wait_timeout(LONG));
             pool.join_timeout(LONG).unwrap();
             pool.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn d17_maps_of_maps() {
-    fn deep(pool: &Pool, depth: u32) -> u64 {
-        match depth {
-            0 => 1,
-            _ => pool.map(|_| deep(pool, depth - 1), 0..4).unwrap().into_iter().sum(),
-        }
-    }
-
-    fn deep_async(pool: &Arc<Pool>, depth: u32) -> u64 {
-        match depth {
-            0 => 1,
-            _ => {
-                let inner = Arc::clone(pool);
-                let map = pool.map_async(move |_| deep_async(&inner, depth - 1), 0..4);
-                map.get().unwrap().into_iter().sum()
-            }
-        }
-    }
-
-    const DEPTH: u32 = fewer(3, 2) as u32;
-
-    watchdog(20, || {
-        let kinds =
-            [Kind::Lasting(1), Kind::Lasting(2), Kind::Replaced(1, 1), Kind::Replaced(2, 3)];
-        for kind in kinds.into_iter().step_by(fewer(1, 3)).chain([Kind::Serial]) {
-            let pool = Arc::new(kind.pool());
-            assert_eq!(deep(&pool, DEPTH), 4_u64.pow(DEPTH), "{kind:?}");
-            assert_eq!(deep_async(&pool, DEPTH), 4_u64.pow(DEPTH), "{kind:?}");
-            // A pool in a worker of another.
-            let inner = |_| kind.pool().map(square, 0..4).unwrap()[3];
-            let inner = pool.map(inner, 0..fewer(4, 2)).unwrap();
-            assert_eq!(inner, [9; fewer(4, 2)]);
-            // The last owner may be a task that has returned, on a worker; that is no matter here.
-            drop(pool);
         }
     });
 }
@@ -1585,53 +1048,6 @@ fn d21_replacement_loses_and_repeats_no_task() {
 }
 
 #[test]
-fn d25_the_lowest_index_wins() {
-    watchdog(40, || {
-        for kind in [Kind::Lasting(2), Kind::Replaced(2, 3)] {
-            let pool = kind.pool();
-            for round in 0..scaled(200) {
-                // Item 0 fails late, after item 1.
-                let (send, failed) = bounded(1);
-                let fail = move |i: usize| {
-                    if i == 0 {
-                        failed.recv_timeout(LONG).expect("item 1 runs beside item 0");
-                        thread::yield_now();
-                    } else {
-                        let _ = send.try_send(());
-                    }
-                    panic!("{ON_PURPOSE}: {i}");
-                };
-                let result = match round % 3 {
-                    0 => pool.map(fail, 0..2),
-                    1 => pool.chunksize(1).map(fail, vec![0, 1]),
-                    _ => pool.chunksize(1).map_async(fail, 0..2).get(),
-                };
-                let (index, message) = panicked::<Vec<()>>(result);
-                assert_eq!(
-                    (index, &*message),
-                    (Some(0), "on purpose: 0"),
-                    "{kind:?}, round {round}"
-                );
-            }
-        }
-    });
-}
-
-#[test]
-fn d25_the_lowest_error_of_try_map_wins() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            for _ in 0..scaled(20) {
-                let fail = |i: usize| if i % 10 == 7 { Err(i) } else { Ok(()) };
-                let error = pool.try_map(fail, 0..fewer(200, 20)).unwrap_err();
-                assert_matches!(error, TryError::Item { index: 7, error: 7 }, "{kind:?}");
-            }
-        }
-    });
-}
-
-#[test]
 fn d26_a_queued_task_can_be_cancelled_and_never_runs() {
     watchdog(20, || {
         for kind in THREADS {
@@ -1747,48 +1163,6 @@ fn d32_a_value_whose_drop_panics_harms_nobody() {
             assert_eq!(pool.apply(square, (5,)).unwrap(), 25, "{kind:?}");
             pool.close();
             pool.join().unwrap();
-        }
-    });
-}
-
-#[test]
-fn d32_a_closure_whose_drop_panics_costs_nobody_the_values() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let drops = Drops::default();
-            let bomb = || (drops.make(0), Bomb);
-            let (own, make) = (bomb(), drops.clone());
-            let f = move |x| {
-                let _in_the_closure = &own;
-                make.make(x)
-            };
-            assert_eq!(pool.map(f, 0..4).unwrap().len(), 4, "{kind:?}");
-            let (own, make) = (bomb(), drops.clone());
-            let f = move |x| {
-                let _in_the_closure = &own;
-                make.make(x)
-            };
-            assert_eq!(pool.map_async(f, 0..4).get().unwrap().len(), 4, "{kind:?}");
-            assert_eq!(pool.apply(square, (5,)).unwrap(), 25);
-            drop(pool);
-            assert_eq!(drops.made(), 10);
-            drops.assert_each_once();
-        }
-    });
-}
-
-#[test]
-fn d32_an_input_whose_drop_panics_costs_nobody_the_values() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let input = || {
-                let own = Bomb;
-                (0..4).inspect(move |_| {
-                    let _in_the_iterator = &own;
-                })
-            };
-            assert_eq!(pool.map(square, input()).unwrap(), [0, 1, 4, 9], "{kind:?}");
-            assert_eq!(pool.map_async(square, input()).get().unwrap(), [0, 1, 4, 9], "{kind:?}");
         }
     });
 }

@@ -74,7 +74,7 @@ fn an_item_that_panics_is_an_error_in_its_place() {
 }
 
 #[test]
-fn the_window_holds_and_the_input_is_pulled_by_whoever_polls() {
+fn the_window_holds_and_the_thread_that_polls_pulls_the_input() {
     watchdog(60, || {
         let pool = Pool::new(2).unwrap();
         let pulled = Arc::new(AtomicUsize::new(0));
@@ -227,7 +227,7 @@ fn a_stream_polled_on_a_worker_helps() {
 }
 
 #[test]
-fn whoever_watches_a_stream_sees_its_end() {
+fn all_that_watch_a_stream_see_its_end() {
     watchdog(60, || {
         let pool = Pool::new(2).unwrap();
         let progress = Progress::default();

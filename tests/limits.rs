@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parpool::{AsyncResult, Context, Error, Pool, TryError};
-use rayon::prelude::*;
+use parpool::{AsyncResult, Context, Error, Pool};
 
 use common::{
-    Crowd, Kind, LASTING, Liar, ON_PURPOSE, child, eventually, fewer, gate, hold, is_child,
-    panicked, thread_names, watchdog,
+    Crowd, Kind, LASTING, ON_PURPOSE, child, eventually, fewer, gate, hold, is_child, thread_names,
+    watchdog,
 };
 
 /// Fewer where nothing is optimized, and few under Miri.
@@ -553,65 +552,5 @@ fn a_stack_that_the_system_refuses_fails_the_pool() {
             assert!(matches!(pool, Err(Error::Start(_))), "{pool:?}");
         }
         common::assert_no_threads("huge");
-    });
-}
-
-/// 64 GiB of address space for three items is what a system refuses, or kills the process for.
-#[test]
-#[cfg_attr(miri, ignore = "asks the system for more memory than there is")]
-fn a_large_chunk_size_reserves_no_memory_for_items_that_do_not_come() {
-    type Big = [u8; BIG];
-
-    let body = || {
-        let context = Context::threads().stack_size(64 << 20);
-        let pool = Pool::builder().processes(2).context(context).build().unwrap();
-        let pools = [pool, Pool::builder().context(Context::serial()).build().unwrap()];
-        for pool in &pools {
-            for size in [100_000, 1 << 40, usize::MAX] {
-                let pool = pool.chunksize(size);
-                // Large items, of a number that is known or not.
-                let items = || (0..3u8).map(|i| -> Big { [i; BIG] });
-                assert_eq!(pool.map(|item: Big| item[5], items()).unwrap(), [0, 1, 2]);
-                let some = items().filter(|item| item[0] > 0);
-                assert_eq!(pool.map(|item: Big| item[5], some).unwrap(), [1, 2]);
-                // Large results of items that are there, of which few are wanted.
-                let f = |i: usize| if i == 2 { Err(i) } else { Ok([0u8; BIG]) };
-                assert!(pool.try_map(f, (0..fewer(200_000, 200)).filter(|_| true)).is_err());
-                // An iterator that says it has more than there is memory for.
-                let said = (usize::MAX >> 8, Some(usize::MAX >> 8));
-                let liar = Liar(0..3, said);
-                assert_eq!(pool.map(|i| i, liar).unwrap(), [0, 1, 2]);
-            }
-        }
-    };
-    watchdog(60, move || {
-        let thread = thread::Builder::new().stack_size(256 << 20).spawn(body).unwrap();
-        if let Err(payload) = thread.join() {
-            std::panic::resume_unwind(payload);
-        }
-    });
-}
-
-#[test]
-fn a_parallel_range_of_absurd_length_ends_at_the_first_error() {
-    watchdog(60, || {
-        for (kind, pool) in common::all_pools() {
-            for len in [1 << 40, usize::MAX >> 4, usize::MAX] {
-                for size in [None, Some(7)] {
-                    // Without a set size, a pool that replaces its workers has chunks of 2^38 items.
-                    let fails = |x: usize| if x == 5 { Err(x) } else { Ok(x) };
-                    let range = || (0..len).into_par_iter();
-                    let result = with_chunksize!(pool, size, try_map(fails, range()));
-                    assert_matches!(result, Err(TryError::Item { index: 5, error: 5 }), "{kind:?}");
-                    let panics = |x: usize| if x == 5 { panic!("{ON_PURPOSE}") } else { x };
-                    let result = with_chunksize!(pool, size, reduce(panics, |a, b| a ^ b, range()));
-                    assert_eq!(panicked(result), (Some(5), ON_PURPOSE.into()), "{kind:?}");
-                    let mut out = vec![0; 3];
-                    let result = with_chunksize!(pool, size, map_into(panics, range(), &mut out));
-                    assert_eq!(panicked(result), (Some(5), ON_PURPOSE.into()), "{kind:?}");
-                    assert_eq!(pool.map(|x| x + 1, 0..3).unwrap(), [1, 2, 3]);
-                }
-            }
-        }
     });
 }

@@ -827,7 +827,7 @@ fn child_with_a_thread_local_whose_drop_panics() {
     println!("survived");
 }
 
-/// A panic in the destructor of a thread-local ends the process, whoever made the thread: it is std's
+/// A panic in the destructor of a thread-local ends the process, whichever code made the thread: it is std's
 /// rule ("thread local panicked on drop"), so no pool can do better.
 #[test]
 #[cfg_attr(miri, ignore = "starts a process")]

@@ -153,7 +153,7 @@ fn pool_error(error: TryError<()>) -> Error {
 }
 
 impl Verb {
-    /// What comes of it, whoever watches.
+    /// What comes of it, whatever watches.
     fn expected(&self, panics: bool) -> Outcome {
         match (panics, self.shape) {
             (false, _) => (ITEMS, Vec::new()),

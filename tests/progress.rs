@@ -107,7 +107,7 @@ fn what_is_counted_is_finished_not_pulled() {
         assert_eq!(result.progress(), (0, Some(6)));
         for finished in 1..=4 {
             go.send(()).unwrap();
-            // Whoever finished one begins another; before that he counts.
+            // A worker that finished one begins another; before that it counts.
             begin.recv().unwrap();
             assert_eq!(result.progress(), (finished, Some(6)));
         }

@@ -3,16 +3,14 @@
 mod common;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parpool::{Error, Pool, TryError, WorkerId, current_worker};
+use parpool::{Error, TryError, WorkerId, current_worker};
 use proptest::prelude::*;
-use rayon::iter::plumbing::{Consumer, Producer, ProducerCallback, UnindexedConsumer, bridge};
 use rayon::prelude::*;
 
-use common::{Counted, Drops, Kind, LONG, Liar, ON_PURPOSE, SLOW, STEP, fewer, shared_pools};
+use common::{Counted, Drops, LONG, Liar, ON_PURPOSE, fewer, is_cheap, shared_pools};
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -33,11 +31,6 @@ fn lengths() -> impl Strategy<Value = usize> {
 
 fn chunksizes() -> impl Strategy<Value = Option<usize>> {
     prop::sample::select(vec![None, Some(1), Some(7), Some(20), Some(100), Some(1000)])
-}
-
-/// What a thread per chunk costs is too much for large inputs in small chunks.
-fn is_cheap(kind: Kind, len: usize, size: Option<usize>) -> bool {
-    !matches!(kind, Kind::Replaced(..)) || len / size.unwrap_or(100) < 60
 }
 
 fn cube(x: i64) -> i64 {
@@ -369,10 +362,10 @@ proptest! {
         }
     }
 
-    /// Blocks that turn out dear are given back half done, and shared again by all.
+    /// Blocks that turn out expensive are given back half done, and shared again by all.
     #[test]
     fn what_is_shared_again_is_done_and_dropped_once(
-        dear in prop::collection::btree_set(0..SHARED, 1..4),
+        expensive in prop::collection::btree_set(0..SHARED, 1..4),
         neighbours in 1..6_usize,
         panics_at in prop::option::of(0..SHARED),
     ) {
@@ -382,7 +375,7 @@ proptest! {
                 let items: Vec<Counted> = (0..SHARED).map(|i| drops.make(i)).collect();
                 let f = |x: Counted| {
                     let i = x.value();
-                    if dear.range(..=i).next_back().is_some_and(|first| i < first + neighbours) {
+                    if expensive.range(..=i).next_back().is_some_and(|first| i < first + neighbours) {
                         thread::sleep(Duration::from_micros(100));
                     }
                     assert!(Some(i) != panics_at, "{ON_PURPOSE}");
@@ -471,301 +464,4 @@ proptest! {
             }
         }
     }
-}
-
-// ---- parallel inputs -----------------------------------------------------------------------------
-
-/// A parallel iterator that says it has so many items. Its parts give `times` as many items as were asked
-/// of them, and none from index `has` on; the last part gives all that there are.
-#[derive(Clone)]
-struct ParLiar {
-    says: usize,
-    has: usize,
-    times: f64,
-    drops: Drops,
-}
-
-struct ParPart {
-    from: usize,
-    to: usize,
-    liar: ParLiar,
-}
-
-impl ParallelIterator for ParLiar {
-    type Item = Counted;
-
-    fn drive_unindexed<C: UnindexedConsumer<Counted>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
-    }
-}
-
-impl IndexedParallelIterator for ParLiar {
-    fn len(&self) -> usize {
-        self.says
-    }
-
-    fn drive<C: Consumer<Counted>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
-    }
-
-    fn with_producer<B: ProducerCallback<Counted>>(self, callback: B) -> B::Output {
-        callback.callback(ParPart { from: 0, to: self.says, liar: self })
-    }
-}
-
-impl Producer for ParPart {
-    type Item = Counted;
-    type IntoIter = std::vec::IntoIter<Counted>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        let ParPart { from, to, liar } = self;
-        let to = if to == liar.says { liar.has } else { to.min(liar.has) };
-        let part = to.saturating_sub(from);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let count = (part as f64 * liar.times).ceil() as usize;
-        (from..from + count).map(|i| liar.drops.make(i)).collect::<Vec<_>>().into_iter()
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let mid = self.from + mid;
-        let front = ParPart { from: self.from, to: mid, liar: self.liar.clone() };
-        (front, ParPart { from: mid, ..self })
-    }
-}
-
-/// A parallel input that breaks its word never makes a short result, or a long one.
-#[test]
-fn a_parallel_iterator_that_lies_about_its_length_is_an_error() {
-    const LEN: usize = fewer(1000, 20);
-
-    let mut cases = 0;
-    let liars = [
-        // Where it is not about one place, which part tells the first lie depends on the run.
-        (LEN, LEN, 0.0, "fewer", Some(0)),
-        (LEN, LEN, 0.4, "fewer", None),
-        (LEN, LEN, 2.0, "more", None),
-        (LEN, 0, 1.0, "fewer", Some(0)),
-        (LEN, LEN - 1, 1.0, "fewer", Some(LEN - 1)),
-        (LEN, LEN / 10, 1.0, "fewer", Some(LEN / 10)),
-        (LEN, LEN + 1, 1.0, "more", Some(LEN)),
-        (LEN, LEN + LEN / 10, 1.0, "more", Some(LEN)),
-        (1, 0, 1.0, "fewer", Some(0)),
-        (1, 5, 1.0, "more", Some(1)),
-    ];
-    let slow = |x: Counted| {
-        std::hint::black_box((0..200).sum::<usize>());
-        x.value()
-    };
-    let check = |result: Result<(), Error>, kind: &str, index: Option<usize>, what: &str| {
-        let (at, message) = common::panicked(result);
-        assert!(message.contains(kind), "{what}: {message}");
-        assert!(index.is_none() || at == index, "{what}: {at:?}, not {index:?}");
-    };
-    for (kind, pool) in shared_pools() {
-        for size in [None, Some(1), Some(7), Some(1000), Some(2000)] {
-            for (says, has, times, lie, index) in liars {
-                cases += 1;
-                if cases % fewer(1, STEP) > 0 || !is_cheap(kind, says, size) {
-                    continue;
-                }
-                // A chunk of a part that gives 0.4 of an item is rounded up to what was asked for.
-                if times == 0.4 && (size == Some(1) || size.is_none()) {
-                    continue;
-                }
-                let what = format!("{kind:?}, {size:?}, says {says}, has {has}, times {times}");
-                let drops = Drops::default();
-                let liar = || ParLiar { says, has, times, drops: drops.clone() };
-                let result = with_chunksize!(pool, size, map(slow, liar()));
-                check(result.map(drop), lie, index, &what);
-                let mut out = vec![1, 2, 3];
-                let result = with_chunksize!(pool, size, map_into(slow, liar(), &mut out));
-                check(result.map(drop), lie, index, &what);
-                assert!(out.is_empty());
-                match with_chunksize!(pool, size, try_map(|x| Ok::<_, ()>(slow(x)), liar())) {
-                    Err(TryError::Pool(error)) => check(Err(error), lie, index, &what),
-                    other => panic!("{what}: {other:?}"),
-                }
-                let result = with_chunksize!(pool, size, reduce(slow, |a, b| a ^ b, liar()));
-                check(result.map(drop), lie, index, &what);
-                let result = with_chunksize!(pool, size, sum(slow, liar()));
-                check(result.map(drop), lie, index, &what);
-                let result = with_chunksize!(pool, size, map_async(slow, liar())).get();
-                check(result.map(drop), lie, index, &what);
-                assert!(common::eventually(|| drops.alive() == 0));
-                drops.assert_each_once();
-            }
-        }
-        assert_eq!(pool.map(|x| x, 0..3).unwrap(), [0, 1, 2]);
-    }
-}
-
-/// The user's code in an input: what it throws is the call's error.
-#[test]
-fn a_parallel_iterator_may_panic_anywhere() {
-    for (kind, pool) in shared_pools() {
-        for size in [None, Some(1), Some(7)] {
-            for place in [Place::Len, Place::Lend, Place::Split, Place::Begin, Place::Next] {
-                let input = || Thrower(place, fewer(100, 10));
-                let result = with_chunksize!(pool, size, map(|x| x, input()));
-                assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
-                let result = with_chunksize!(pool, size, sum(|x| x, input()));
-                assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
-                // Where workers are replaced it is looped over in one piece.
-                if !(place == Place::Split && matches!(kind, Kind::Replaced(..))) {
-                    let result = with_chunksize!(pool, size, map_async(|x| x, input())).get();
-                    let message = common::panicked(result).1;
-                    assert_eq!(message, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
-                }
-                let mut out = vec![7];
-                let result = with_chunksize!(pool, size, map_into(|x| x, input(), &mut out));
-                assert_eq!(common::panicked(result).1, ON_PURPOSE, "{kind:?}, {size:?}, {place:?}");
-                assert!(out.is_empty());
-            }
-        }
-        assert_eq!(pool.map(|x| x, 0..3).unwrap(), [0, 1, 2]);
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
-    Len,
-    Lend,
-    Split,
-    Begin,
-    Next,
-}
-
-/// A parallel iterator, or a part of one, that panics there.
-struct Thrower(Place, usize);
-
-impl Thrower {
-    fn at(&self, place: Place) {
-        assert!(self.0 != place, "{ON_PURPOSE}");
-    }
-}
-
-impl ParallelIterator for Thrower {
-    type Item = usize;
-
-    fn drive_unindexed<C: UnindexedConsumer<usize>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
-    }
-}
-
-impl IndexedParallelIterator for Thrower {
-    fn len(&self) -> usize {
-        self.at(Place::Len);
-        self.1
-    }
-
-    fn drive<C: Consumer<usize>>(self, consumer: C) -> C::Result {
-        bridge(self, consumer)
-    }
-
-    fn with_producer<B: ProducerCallback<usize>>(self, callback: B) -> B::Output {
-        self.at(Place::Lend);
-        callback.callback(self)
-    }
-}
-
-impl Producer for Thrower {
-    type Item = usize;
-    type IntoIter = ThrowerIter;
-
-    fn into_iter(self) -> ThrowerIter {
-        self.at(Place::Begin);
-        ThrowerIter(self)
-    }
-
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        self.at(Place::Split);
-        (Thrower(self.0, mid), Thrower(self.0, self.1 - mid))
-    }
-}
-
-struct ThrowerIter(Thrower);
-
-impl Iterator for ThrowerIter {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        self.0.at(Place::Next);
-        self.0.1 = self.0.1.checked_sub(1)?;
-        Some(self.0.1)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.0.1, Some(self.0.1))
-    }
-}
-
-impl DoubleEndedIterator for ThrowerIter {
-    fn next_back(&mut self) -> Option<usize> {
-        self.next()
-    }
-}
-
-impl ExactSizeIterator for ThrowerIter {}
-
-/// Burns about so many nanoseconds.
-fn burn(nanos: u128) {
-    let begun = Instant::now();
-    while begun.elapsed().as_nanos() < nanos {}
-}
-
-#[test]
-fn the_state_of_a_map_init_is_made_once_for_each_block() {
-    const LEN: usize = fewer(20_000, 60);
-
-    let xs: Vec<usize> = (0..LEN).collect();
-    let inits = AtomicUsize::new(0);
-    let input = |nanos| {
-        let init = || inits.fetch_add(1, Ordering::Relaxed);
-        xs.par_iter().map_init(init, move |_, x| {
-            burn(nanos);
-            *x
-        })
-    };
-    for (kind, pool) in shared_pools() {
-        for (size, nanos) in
-            [(LEN / 20, 0), (LEN / 20, 500), (LEN / 4, 0), (LEN / 20 * 7, 0), (LEN, 0)]
-        {
-            let values = pool.chunksize(size).map(|x| x, input(nanos)).unwrap();
-            assert!(values == xs, "{kind:?}, {size}");
-            // Of neighbouring chunks that one worker claims together, one state may do.
-            let made = inits.swap(0, Ordering::Relaxed);
-            assert!(made <= xs.len().div_ceil(size), "{kind:?}, {size}: {made}");
-        }
-        // Under a checker an item may take longer than a block shall.
-        if SLOW || matches!(kind, Kind::Replaced(..)) {
-            continue;
-        }
-        // A block is about 20 µs.
-        let values = pool.map(|x| x, input(2000)).unwrap();
-        assert!(values == xs, "{kind:?}");
-        let made = inits.swap(0, Ordering::Relaxed);
-        assert!(made < xs.len() / 3, "{kind:?}: {made}");
-    }
-}
-
-/// What the input does for an item is work like that of the closure. Only what is begun, some 16 items of
-/// these, stays with its worker.
-#[test]
-#[cfg_attr(miri, ignore = "looks at how the time is shared out")]
-fn expensive_neighbours_in_the_input_are_shared_out() {
-    let pool = Pool::new(2).unwrap();
-    let costly = 2000..2100;
-    let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
-    let input = (0..5000_usize).into_par_iter().map(|x| {
-        burn(500);
-        if costly.contains(&x) {
-            thread::sleep(Duration::from_millis(2));
-            counts[current_worker().unwrap().index()].fetch_add(1, Ordering::Relaxed);
-        }
-        x
-    });
-    assert!(pool.map(|x| x, input).unwrap().into_iter().eq(0..5000));
-    let counts = counts.map(AtomicUsize::into_inner);
-    assert_eq!(counts[0] + counts[1], 100);
-    assert!(counts[0].abs_diff(counts[1]) < 60, "{counts:?}");
 }

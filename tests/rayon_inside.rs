@@ -935,8 +935,8 @@ fn a_chunk_that_a_rayon_job_runs_while_the_pool_is_closed_is_delivered() {
                     let owner = Arc::clone(&pool);
                     let f = move |i: u32| {
                         // Chunks have grown by now, and this one is late from here on.
-                        let dear = i > 2000 && thread::current().id() == here;
-                        if dear && !closed.swap(true, Ordering::SeqCst) {
+                        let expensive = i > 2000 && thread::current().id() == here;
+                        if expensive && !closed.swap(true, Ordering::SeqCst) {
                             close_while_idle(&owner, &opener);
                         }
                         i

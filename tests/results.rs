@@ -5,7 +5,7 @@ mod common;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
     Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, fewer, gate, hold, panicked, poll, scaled, watchdog,
+    counting_waker, eventually, fewer, gate, hold, panicked, poll, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -1194,41 +1194,6 @@ fn a_handle_keeps_the_last_of_its_wakers_alone() {
             }
             opener.open();
             assert_eq!(handle.get().unwrap(), [7]);
-        }
-    });
-}
-
-// ---- many waits for one map ----------------------------------------------------------------------
-
-/// Each item of a map needs a worker of its own, and all workers wait for its handle: each of them comes.
-#[test]
-fn all_workers_that_wait_for_a_map_take_part_in_it() {
-    watchdog(60, || {
-        let workers = 6;
-        let pool = Kind::Lasting(workers).pool();
-        for round in 0..scaled(2000) {
-            let (send, receive) = unbounded::<Arc<AsyncResult<Vec<usize>>>>();
-            let waits: Vec<_> = (0..workers)
-                .map(|_| {
-                    let receive = receive.clone();
-                    pool.apply_async(move || receive.recv().unwrap().wait(), ())
-                })
-                .collect();
-            let meeting = Arc::new(Barrier::new(workers));
-            let meet = move |i| {
-                meeting.wait();
-                i
-            };
-            // So that others find the iterator busy, leave, and are called back.
-            let items = (0..2 * workers).inspect(|_| thread::yield_now());
-            let map = Arc::new(pool.chunksize(1).map_async(meet, items));
-            (0..workers).for_each(|_| send.send(Arc::clone(&map)).unwrap());
-            for wait in waits {
-                assert!(wait.wait_timeout(LONG), "round {round}: a worker sleeps beside a call");
-                wait.get().unwrap();
-            }
-            let map = Arc::into_inner(map).expect("nobody else has it");
-            assert_eq!(map.get().unwrap(), (0..2 * workers).collect::<Vec<_>>());
         }
     });
 }

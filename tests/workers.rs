@@ -1168,53 +1168,6 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
     });
 }
 
-/// Items that meet need a worker each; the one that found the iterator busy is called back, also when
-/// it is the one that waits for the map.
-#[test]
-fn who_found_the_iterator_busy_is_called_back() {
-    watchdog(60, || {
-        for round in 0..scaled(300) {
-            let pool = Arc::new(Pool::new(2).unwrap());
-            let (done, is_done) = bounded(1);
-            // The second item takes until the first is done, so that who ran it finds the iterator busy.
-            let source = (0..3_usize).inspect(move |i| {
-                if *i == 1 {
-                    is_done.recv().unwrap();
-                    (0..round * 10).for_each(|_| thread::yield_now());
-                }
-            });
-            let (meet, met) = (bounded(1), bounded(1));
-            let f = move |i| {
-                match i {
-                    0 => done.send(()).unwrap(),
-                    1 => {
-                        meet.0.send(()).unwrap();
-                        met.1.recv().unwrap();
-                    }
-                    _ => {
-                        meet.1.recv().unwrap();
-                        met.0.send(()).unwrap();
-                    }
-                }
-                i
-            };
-            let results = match round % 4 {
-                0 => pool.map(f, source),
-                1 => pool.map_async(f, source).get(),
-                2 => {
-                    let inner = Arc::clone(&pool);
-                    pool.apply(move || inner.map(f, source), ()).unwrap()
-                }
-                _ => {
-                    let inner = Arc::clone(&pool);
-                    pool.apply(move || inner.map_async(f, source).get(), ()).unwrap()
-                }
-            };
-            assert_eq!(results.unwrap(), [0, 1, 2]);
-        }
-    });
-}
-
 // ---- a serial pool in a task ---------------------------------------------------------------------
 
 #[test]

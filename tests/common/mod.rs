@@ -224,6 +224,11 @@ pub(crate) fn shared_pools() -> impl Iterator<Item = (Kind, &'static Pool)> {
     SHARED.into_iter().zip(pools)
 }
 
+/// What a thread per chunk costs is too much for large inputs in small chunks.
+pub(crate) fn is_cheap(kind: Kind, len: usize, size: Option<usize>) -> bool {
+    !matches!(kind, Kind::Replaced(..)) || len / size.unwrap_or(100) < 60
+}
+
 /// Calls a verb with a chunk size, or with none set.
 #[macro_export]
 macro_rules! with_chunksize {
