@@ -14,7 +14,7 @@ use parpool::{
 };
 use rayon::prelude::*;
 
-use common::{Kind, all_pools, watchdog};
+use common::{Kind, all_pools, square, watchdog};
 
 fn shared<T: Send + Sync>() {}
 fn sent<T: Send>() {}
@@ -219,6 +219,20 @@ fn a_count_of_workers_may_be_a_number_or_none() {
     Pool::builder().processes(2).max_tasks_per_child(3).build().unwrap();
     Pool::builder().max_tasks_per_child(None).build().unwrap();
     Pool::builder().initializer(|| (), ()).context(Context::default()).build().unwrap();
+}
+
+#[test]
+fn apply() {
+    watchdog(20, || {
+        for (_, pool) in all_pools() {
+            assert_eq!(pool.apply(square, (5,)).unwrap(), 25);
+            // What is a keyword argument there is a capture here, which may borrow.
+            let base = [1, 2, 3];
+            let sum = pool.apply(|by: u64| base.iter().sum::<u64>() * by, (10,));
+            assert_eq!(sum.unwrap(), 60);
+            assert_eq!(pool.apply(|| base.len(), ()).unwrap(), 3);
+        }
+    });
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The texts of the repository: their links lead somewhere, the book has all chapters, and the listings of
-//! all of them are tested.
+//! The texts of the repository: their links lead somewhere, the book has all chapters, the listings of all of
+//! them are tested, and the tests that they name exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -229,6 +229,23 @@ fn all_listings_are_tested() {
             assert!(is_clear(listing), "{path_in_code}: a listing of {listing:?}");
         }
     }
+}
+
+/// In the tables that say which test stands for what.
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn all_tests_that_are_named_exist() {
+    let folder = root().join("tests");
+    let text = fs::read_to_string(folder.join("README.md")).expect("a text can be read");
+    let code = text.split('`').skip(1).step_by(2);
+    let names: Vec<_> = code.filter_map(|code| code.split_once("::")).collect();
+    assert!(names.len() > 50, "only {} names were found", names.len());
+    let missing = names.into_iter().filter(|(file, test)| {
+        let source = fs::read_to_string(folder.join(file).with_extension("rs"));
+        !source.is_ok_and(|source| source.contains(&format!("fn {test}(")))
+    });
+    let missing: Vec<_> = missing.collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }
 
 // ---- the check itself ----------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-//! How pools end, and what becomes of what they were doing; and calls with a time of their own.
+//! How pools end, and what becomes of what they were doing.
 
 mod common;
 
-use std::cell::RefCell;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,10 @@ use crossbeam_channel::{bounded, unbounded};
 use parpool::{AsyncResult, Error, Pool, TryError, is_cancelled};
 
 use common::{
-    ALL, Bomb, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools,
-    assert_no_threads, eventually, fewer, gate, hold, live_threads, message, scaled, watchdog,
+    ALL, Counter, Crowd, Drops, Kind, LONG, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
+    at_the_end, eventually, fewer, gate, hold, live_threads, message, scaled, square,
+    until_cancelled, watchdog,
 };
-
-/// Waits, as a task, until nobody wants its outcome.
-fn until_cancelled() {
-    while !is_cancelled() {
-        thread::yield_now();
-    }
-}
 
 // ---- close ---------------------------------------------------------------------------------------
 
@@ -212,7 +206,172 @@ fn maps_race_with_the_end_and_return() {
     });
 }
 
+/// Every verb says that the pool is not running, also if there is nothing to do.
+fn assert_refuses(pool: &Pool, kind: Kind) {
+    for items in [vec![], vec![1_u64, 2]] {
+        let pairs: Vec<(u64, u32)> = items.iter().map(|x| (*x, 2)).collect();
+        assert_matches!(pool.map(square, items.clone()), Err(Error::NotRunning), "{kind:?}");
+        assert_matches!(pool.map(|x| *x, &items), Err(Error::NotRunning), "{kind:?}");
+        assert_matches!(pool.map(|x| *x, items.iter()), Err(Error::NotRunning), "{kind:?}");
+        assert_matches!(pool.starmap(u64::pow, pairs.clone()), Err(Error::NotRunning), "{kind:?}");
+        let tried = pool.try_map(|x| Ok::<u64, ()>(*x), &items);
+        assert_matches!(tried, Err(TryError::Pool(Error::NotRunning)), "{kind:?}");
+        assert_matches!(pool.map_async(square, items.clone()).get(), Err(Error::NotRunning));
+        assert_matches!(pool.starmap_async(u64::pow, pairs).get(), Err(Error::NotRunning));
+        let options = pool.chunksize(1).timeout(LONG);
+        assert_matches!(options.map(square, items.clone()), Err(Error::NotRunning));
+        assert_matches!(options.map_async(square, items).get(), Err(Error::NotRunning));
+    }
+    assert_matches!(pool.apply(|| (), ()), Err(Error::NotRunning));
+    assert_matches!(pool.install(|| ()), Err(Error::NotRunning));
+    let refused = pool.apply_async(square, (3,));
+    assert!(refused.ready());
+    assert!(!refused.successful().unwrap());
+    assert_matches!(refused.get(), Err(Error::NotRunning));
+}
+
+#[test]
+fn an_ended_pool_refuses_every_verb() {
+    watchdog(20, || {
+        for (kind, end) in ALL
+            .into_iter()
+            .flat_map(|kind| [Pool::close as fn(&Pool), Pool::terminate].map(|end| (kind, end)))
+        {
+            let pool = kind.pool();
+            assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+            end(&pool);
+            assert_refuses(&pool, kind);
+            pool.join().unwrap();
+            assert_refuses(&pool, kind);
+        }
+    });
+}
+
+#[test]
+fn an_end_right_after_submitting() {
+    const LEN: u64 = fewer(50, 5) as u64;
+
+    watchdog(30, || {
+        for kind in ALL {
+            for _ in 0..fewer(20, 2) {
+                let pool = kind.pool();
+                let results: Vec<_> = (0..LEN).map(|i| pool.apply_async(square, (i,))).collect();
+                let map = pool.map_async(square, 0..LEN);
+                pool.close();
+                pool.join().unwrap();
+                assert!(results.into_iter().zip(0..).all(|(r, i)| r.get().unwrap() == i * i));
+                assert_eq!(map.get().unwrap().len() as u64, LEN);
+
+                let pool = kind.pool();
+                let results: Vec<_> = (0..LEN).map(|i| pool.apply_async(square, (i,))).collect();
+                let map = pool.map_async(square, 0..LEN);
+                pool.terminate();
+                pool.join().unwrap();
+                for (result, i) in results.into_iter().zip(0..) {
+                    assert!(result.ready(), "{kind:?}");
+                    match result.get() {
+                        Ok(value) => assert_eq!(value, i * i),
+                        Err(error) => assert_matches!(error, Error::Terminated),
+                    }
+                }
+                assert_matches!(map.get(), Ok(_) | Err(Error::Terminated));
+            }
+        }
+    });
+}
+
 // ---- terminate -----------------------------------------------------------------------------------
+
+#[test]
+fn terminate_skips_what_has_not_begun() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let (pool, ran) = (kind.pool(), Counter::default());
+            let (gate, mut opener) = gate();
+            let submit = |_| {
+                let (gate, ran) = (gate.clone(), ran.clone());
+                pool.apply_async(move || (ran.add(), gate.pass()).0, ())
+            };
+            let results: Vec<_> = (0..scaled(10_000)).map(submit).collect();
+            opener.wait_for(kind.workers());
+            pool.terminate();
+            opener.open();
+            pool.join().unwrap();
+            assert_eq!(ran.get(), kind.workers(), "{kind:?}");
+            for result in results {
+                assert_matches!(result.get(), Err(Error::Terminated));
+            }
+        }
+    });
+}
+
+#[test]
+fn terminate_ends_a_map_between_two_items() {
+    watchdog(20, || {
+        for (kind, size) in
+            THREADS.into_iter().flat_map(|kind| [1, 10_000].map(|size| (kind, size)))
+        {
+            let (pool, ran) = (kind.pool(), Counter::default());
+            let (gate, mut opener) = gate();
+            let count = ran.clone();
+            let nap = move |_| {
+                count.add();
+                gate.pass();
+            };
+            let result = pool.chunksize(size).map_async(nap, 0..scaled(10_000));
+            opener.wait_for(1);
+            pool.terminate();
+            assert_matches!(result.get(), Err(Error::Terminated));
+            opener.open();
+            pool.join().unwrap();
+            assert!(ran.get() <= kind.workers(), "{} ran, {kind:?}", ran.get());
+        }
+    });
+}
+
+#[test]
+fn terminate_resolves_every_result() {
+    // python/cpython#126743, python/cpython#79659
+    watchdog(20, || {
+        for kind in [Kind::Lasting(1), Kind::Lasting(2), Kind::Replaced(1, 1), Kind::Replaced(2, 2)]
+        {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let early = pool.apply_async(|| 1, ());
+            early.wait();
+            let submit = |i| {
+                let gate = gate.clone();
+                pool.apply_async(move || (gate.pass(), i).1, ())
+            };
+            let results: Vec<_> = (0..fewer(8, 3)).map(submit).collect();
+            let map = pool.map_async(|x| x, 0..fewer(8, 3));
+            opener.wait_for(kind.workers());
+            thread::scope(|scope| {
+                let (waits, waiting) = bounded(0);
+                let waiters: Vec<_> = results
+                    .iter()
+                    .map(|result| {
+                        let waits = waits.clone();
+                        scope.spawn(move || (waits.send(()).unwrap(), result.wait()))
+                    })
+                    .collect();
+                waiters.iter().for_each(|_| waiting.recv().unwrap());
+                pool.terminate();
+                // The tasks that run still run; nobody waits for them.
+                for waiter in waiters {
+                    waiter.join().unwrap();
+                }
+            });
+            for result in results {
+                assert_matches!(result.get(), Err(Error::Terminated), "{kind:?}");
+            }
+            assert_matches!(map.get(), Err(Error::Terminated), "{kind:?}");
+            assert_eq!(early.get().unwrap(), 1, "what was done stays done");
+            opener.open();
+            pool.join().unwrap();
+        }
+    });
+}
 
 #[test]
 fn terminate_returns_at_once_and_again() {
@@ -366,20 +525,6 @@ fn terminate_drops_what_it_skips() {
 
 // ---- join ----------------------------------------------------------------------------------------
 
-thread_local! {
-    static LAST: RefCell<Option<Late>> = const { RefCell::new(None) };
-}
-
-/// Takes its time to be dropped.
-struct Late(Counter);
-
-impl Drop for Late {
-    fn drop(&mut self) {
-        thread::sleep(Duration::from_millis(30));
-        self.0.add();
-    }
-}
-
 #[test]
 fn join_waits_for_the_destructors_of_thread_locals() {
     watchdog(20, || {
@@ -392,7 +537,11 @@ fn join_waits_for_the_destructors_of_thread_locals() {
                 let (gate, dropped) = (gate.clone(), dropped.clone());
                 drop(pool.apply_async(
                     move || {
-                        LAST.with_borrow_mut(|last| *last = Some(Late(dropped)));
+                        at_the_end(move || {
+                            // Takes its time.
+                            thread::sleep(Duration::from_millis(30));
+                            dropped.add();
+                        });
                         gate.pass();
                     },
                     (),
@@ -496,6 +645,62 @@ fn join_from_a_task_of_another_pool_is_fine() {
     });
 }
 
+#[test]
+fn a_task_may_end_its_pool_and_cannot_join_it() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = kind.pool();
+            let ends = pool.apply(
+                || {
+                    assert_matches!(pool.join(), Err(Error::StillRunning));
+                    pool.close();
+                    assert_matches!(pool.join(), Err(Error::WouldDeadlock));
+                    assert_matches!(pool.join_timeout(LONG), Err(Error::WouldDeadlock));
+                    7
+                },
+                (),
+            );
+            assert_eq!(ends.unwrap(), 7, "{kind:?}");
+            pool.join().unwrap();
+
+            let pool = kind.pool();
+            let ends = pool.apply(
+                || {
+                    pool.terminate();
+                    assert!(is_cancelled());
+                    assert_matches!(pool.join(), Err(Error::WouldDeadlock));
+                },
+                (),
+            );
+            assert_matches!(ends, Err(Error::Terminated), "{kind:?}");
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn waits_have_timeouts_that_say_what_happened() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            assert_matches!(pool.join_timeout(LONG), Err(Error::StillRunning));
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let short = Duration::from_millis(20);
+            let start = Instant::now();
+            assert!(!held[0].wait_timeout(short));
+            assert!(start.elapsed() >= short);
+            pool.close();
+            let start = Instant::now();
+            assert_matches!(pool.join_timeout(short), Err(Error::Timeout));
+            assert!(start.elapsed() >= short);
+            opener.open();
+            assert!(held[0].wait_timeout(LONG));
+            pool.join_timeout(LONG).unwrap();
+            pool.join().unwrap();
+        }
+    });
+}
+
 // ---- drop ----------------------------------------------------------------------------------------
 
 #[test]
@@ -538,6 +743,62 @@ fn drop_while_unwinding_terminates_and_joins() {
             assert_eq!(message(&*caught.unwrap_err()), ON_PURPOSE);
             assert_eq!(ran.get(), 0, "{kind:?}");
             assert_no_threads("unwind");
+        }
+    });
+}
+
+#[test]
+fn leaving_without_close_finishes_everything() {
+    const LEN: u64 = fewer(50, 10) as u64;
+
+    watchdog(20, || {
+        for kind in ALL {
+            let ran = Counter::default();
+            let pool = kind.pool();
+            for _ in 0..LEN {
+                let ran = ran.clone();
+                drop(pool.apply_async(move || ran.add(), ()));
+            }
+            let kept = pool.map_async(square, 0..LEN);
+            drop(pool);
+            assert_eq!(ran.get(), LEN as usize, "{kind:?}");
+            assert!(kept.ready());
+            assert_eq!(kept.get().unwrap().len(), LEN as usize);
+        }
+    });
+}
+
+#[test]
+fn leaving_by_a_panic_resolves_everything() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let (mut results, ran) = (Vec::new(), Counter::default());
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                let pool = kind.pool();
+                let (send, began) = unbounded();
+                for _ in 0..kind.workers() {
+                    let send = send.clone();
+                    let until_cancelled = move || {
+                        send.send(()).unwrap();
+                        while !is_cancelled() {
+                            thread::yield_now();
+                        }
+                    };
+                    results.push(pool.apply_async(until_cancelled, ()));
+                }
+                (0..kind.workers()).for_each(|_| began.recv().unwrap());
+                for _ in 0..fewer(50, 10) {
+                    let ran = ran.clone();
+                    results.push(pool.apply_async(move || ran.add(), ()));
+                }
+                panic!("{ON_PURPOSE}");
+            }));
+            assert_eq!(common::message(&*caught.unwrap_err()), ON_PURPOSE);
+            for result in results {
+                assert!(result.ready(), "{kind:?}");
+                assert_matches!(result.get(), Err(Error::Terminated));
+            }
+            assert_eq!(ran.get(), 0, "{kind:?}");
         }
     });
 }
@@ -653,219 +914,58 @@ fn a_pool_has_as_many_threads_as_workers() {
     });
 }
 
-// ---- calls with a time of their own --------------------------------------------------------------
-
 #[test]
-fn a_call_is_over_when_its_time_is() {
+fn no_thread_is_left_and_names_tell_whose_they_are() {
     watchdog(20, || {
-        let time = Duration::from_millis(30);
-        for kind in ALL {
+        for kind in THREADS {
             let pool = kind.pool();
-            let options = pool.timeout(time);
-            for verb in 0..5 {
-                let start = Instant::now();
-                let result = match verb {
-                    0 => options.apply(until_cancelled, ()),
-                    1 => options.map(|_| until_cancelled(), 0..1000).map(drop),
-                    2 => options.apply_async(until_cancelled, ()).get(),
-                    3 => options.map_async(|_| until_cancelled(), 0..1000).get().map(drop),
-                    _ => match options.try_map(|_| (until_cancelled(), Ok::<_, ()>(())).1, 0..1000)
-                    {
-                        Err(TryError::Pool(error)) => Err(error),
-                        other => panic!("{other:?}"),
-                    },
-                };
-                assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}, {verb}");
-                assert!(start.elapsed() >= time);
+            let names = (0..fewer(20, 5))
+                .map(|_| pool.apply(|| thread::current().name().map(str::to_owned), ()));
+            let names: HashSet<String> = names.map(|name| name.unwrap().unwrap()).collect();
+            let mut numbers = HashSet::new();
+            for name in names {
+                let parts: Vec<_> = name.split('-').collect();
+                assert_eq!(parts.len(), 3, "{name}");
+                assert_eq!(parts[0], "parpool");
+                numbers.insert(parts[1].parse::<usize>().unwrap());
+                assert!(parts[2].parse::<usize>().unwrap() < kind.workers());
             }
-            // The pool is as good as before, and so are calls that have time.
-            assert_eq!(pool.timeout(LONG).map(|x| x, 0..4).unwrap(), [0, 1, 2, 3]);
-            assert_eq!(pool.timeout(LONG).map_async(|x| x, 0..4).get().unwrap(), [0, 1, 2, 3]);
-            assert_eq!(pool.timeout(LONG).apply(|| 1, ()).unwrap(), 1);
-            assert_eq!(pool.timeout(LONG).apply_async(|| 1, ()).get().unwrap(), 1);
-        }
-    });
-}
+            assert_eq!(numbers.len(), 1, "one pool has one number");
 
-#[test]
-fn items_after_the_time_are_skipped() {
-    watchdog(20, || {
-        for kind in ALL {
-            let (pool, ran) = (kind.pool(), Counter::default());
-            let nap = |_| {
-                ran.add();
-                thread::sleep(Duration::from_millis(2));
-            };
-            for size in [None, Some(1), Some(100_000)] {
-                let options = pool.timeout(Duration::from_millis(20));
-                let result = with_chunksize!(options, size, map(nap, 0..fewer(100_000, 300)));
-                assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?} {size:?}");
+            for (end, name) in [(0, "by-close"), (1, "by-term"), (2, "by-drop")] {
+                let pool = kind.named(name).build().unwrap();
+                pool.map(square, 0..fewer(100, 10) as u64).unwrap();
+                match end {
+                    0 => pool.close(),
+                    1 => pool.terminate(),
+                    _ => {}
+                }
+                if end < 2 {
+                    pool.join().unwrap();
+                } else {
+                    drop(pool);
+                }
+                assert_no_threads(name);
             }
-            assert!(ran.get() < fewer(10_000, 150), "{} ran", ran.get());
         }
     });
 }
 
 #[test]
-fn a_call_that_waits_in_the_queue_for_too_long_never_runs() {
-    watchdog(20, || {
-        for kind in THREADS {
-            let (pool, ran) = (kind.pool(), Counter::default());
-            let (mut opener, held) = hold(&pool, kind.workers());
-            let options = pool.timeout(Duration::from_millis(20));
-            let count = ran.clone();
-            let call = options.apply_async(move || count.add(), ());
-            let count = ran.clone();
-            let map = options.map_async(move |_| count.add(), 0..10);
-            assert_matches!(
-                options.apply(|| ran.add(), ()),
-                Err(Error::DeadlineExceeded),
-                "{kind:?}"
-            );
-            assert_matches!(
-                options.map(|_| ran.add(), 0..10),
-                Err(Error::DeadlineExceeded),
-                "{kind:?}"
-            );
-            assert_matches!(call.get(), Err(Error::DeadlineExceeded), "{kind:?}");
-            assert_matches!(map.get(), Err(Error::DeadlineExceeded), "{kind:?}");
-            opener.open();
-            held.into_iter().for_each(|held| held.get().unwrap());
-            pool.close();
-            pool.join().unwrap();
-            assert_eq!(ran.get(), 0, "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn no_time_at_all_is_a_timeout() {
-    watchdog(10, || {
-        for (kind, pool) in all_pools() {
-            let ran = Counter::default();
-            let options = pool.timeout(Duration::ZERO);
-            assert_matches!(
-                options.apply(|| ran.add(), ()),
-                Err(Error::DeadlineExceeded),
-                "{kind:?}"
-            );
-            assert_matches!(
-                options.map(|_| ran.add(), 0..10),
-                Err(Error::DeadlineExceeded),
-                "{kind:?}"
-            );
-            let count = ran.clone();
-            assert_matches!(
-                options.apply_async(move || count.add(), ()).get(),
-                Err(Error::DeadlineExceeded)
-            );
-            let count = ran.clone();
-            let map = options.map_async(move |_| count.add(), 0..10);
-            assert_matches!(map.get(), Err(Error::DeadlineExceeded));
-            assert_eq!(ran.get(), 0, "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn a_handle_with_a_time_is_an_error_at_once_though_its_task_runs() {
-    watchdog(20, || {
-        for kind in THREADS {
-            let pool = kind.pool();
-            let (gate, mut opener) = gate();
-            let pass = gate.clone();
-            let options = pool.timeout(Duration::from_millis(20));
-            assert_matches!(
-                options.apply_async(move || gate.pass(), ()).get(),
-                Err(Error::DeadlineExceeded)
-            );
-            let map = options.map_async(move |_| pass.pass(), 0..3);
-            assert!(map.wait_timeout(LONG));
-            assert!(!map.successful().unwrap(), "{kind:?}");
-            assert_matches!(map.get(), Err(Error::DeadlineExceeded), "{kind:?}");
-            opener.open();
-        }
-    });
-}
-
-#[test]
-fn what_a_task_calls_is_cancelled_with_it() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            let seen = Mutex::new(Vec::new());
-            let note = |what| seen.lock().unwrap().push((what, is_cancelled()));
-            let result = pool.timeout(Duration::from_millis(fewer(30, 500) as u64)).apply(
-                || {
-                    note("outer");
-                    until_cancelled();
-                    note("outer, late");
-                    // A time of its own makes it no longer than the outer one's.
-                    let _ = pool.timeout(LONG).apply(|| note("inner"), ());
-                },
-                (),
-            );
-            assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}");
-            let seen = seen.lock().unwrap();
-            assert_eq!(seen[..2], [("outer", false), ("outer, late", true)], "{kind:?}");
-            assert!(seen[2..].iter().all(|(_, cancelled)| *cancelled));
-        }
-    });
-}
-
-#[test]
-fn a_map_in_a_task_hears_of_the_end_of_the_task() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            let result = pool.timeout(Duration::from_millis(30)).apply(
-                || {
-                    let inner = pool.map(|_| until_cancelled(), 0..4);
-                    assert!(is_cancelled());
-                    inner.is_ok()
-                },
-                (),
-            );
-            assert_matches!(result, Err(Error::DeadlineExceeded), "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn is_cancelled_is_about_the_running_task_only() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            assert!(!pool.apply(is_cancelled, ()).unwrap());
-            assert!(!pool.timeout(LONG).apply(is_cancelled, ()).unwrap());
-            assert!(!pool.map(|_| is_cancelled(), 0..fewer(100, 10)).unwrap().contains(&true));
-            let timed_out = pool.timeout(Duration::from_millis(5)).apply(until_cancelled, ());
-            assert_matches!(timed_out, Err(Error::DeadlineExceeded), "{kind:?}");
-            assert!(!pool.apply(is_cancelled, ()).unwrap(), "{kind:?}: it was another's");
-            pool.close();
-            assert!(!is_cancelled());
-        }
-    });
-}
-
-/// The items of a call that timed out may lie in the queue until somebody else sweeps it.
-#[test]
-fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
-    watchdog(20, || {
-        for kind in THREADS {
-            let pool = kind.pool();
-            let (mut opener, held) = hold(&pool, kind.workers());
-            let late = pool.timeout(Duration::from_millis(1)).map_async(drop, vec![Bomb]);
-            assert_matches!(late.get(), Err(Error::DeadlineExceeded), "{kind:?}");
-            // Many tasks that are dropped unbegun make the queue be swept.
-            let mut stream =
-                pool.chunksize(1).buffersize(fewer(200, 20)).imap(|x| x, 0..fewer(200, 20));
-            let asked = stream.next_timeout(Duration::from_millis(1));
-            assert_matches!(asked, Err(Error::Timeout));
-            drop(stream);
-            opener.open();
-            held.into_iter().for_each(|held| held.get().unwrap());
-            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
-        }
+fn many_threads_make_use_and_drop_a_pool_at_once() {
+    watchdog(30, || {
+        let one = Arc::new(Pool::new(2).unwrap());
+        thread::scope(|scope| {
+            for i in 0..fewer(20, 3) {
+                let one = Arc::clone(&one);
+                scope.spawn(move || {
+                    let pool = ALL[i % ALL.len()].pool();
+                    assert_eq!(pool.map(square, 0..10).unwrap()[9], 81);
+                    assert_eq!(pool.apply_async(square, (3,)).get().unwrap(), 9);
+                    assert_eq!(one.map(square, 0..10).unwrap()[9], 81);
+                    assert_eq!(one.map_async(square, 0..10).get().unwrap()[9], 81);
+                });
+            }
+        });
     });
 }

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use parpool::{AsyncResult, Context, Error, Pool};
 
 use common::{
-    Crowd, Kind, LASTING, ON_PURPOSE, child, eventually, fewer, gate, hold, is_child, thread_names,
-    watchdog,
+    Crowd, Kind, LASTING, ON_PURPOSE, child, eventually, fewer, gate, hold, is_child, scaled,
+    square, thread_names, watchdog,
 };
 
 /// Fewer where nothing is optimized, and few under Miri.
-const fn scaled(n: usize) -> usize {
+const fn many(n: usize) -> usize {
     match n {
         _ if cfg!(miri) => n / 50_000,
         _ if cfg!(debug_assertions) => n / 10,
@@ -49,7 +49,7 @@ fn ten_million_queued_tasks_are_skipped_by_terminate() {
     watchdog(120, || {
         let pool = Pool::new(2).unwrap();
         let (mut opener, held) = hold(&pool, 2);
-        for _ in 0..scaled(10_000_000) {
+        for _ in 0..many(10_000_000) {
             let token = Token::new();
             drop(pool.apply_async(
                 move || {
@@ -59,10 +59,10 @@ fn ten_million_queued_tasks_are_skipped_by_terminate() {
                 (),
             ));
         }
-        assert_eq!(ALIVE.load(Ordering::Relaxed), scaled(10_000_000));
+        assert_eq!(ALIVE.load(Ordering::Relaxed), many(10_000_000));
         pool.terminate();
         // It has not waited for the workers, which are held.
-        assert_eq!(ALIVE.load(Ordering::Relaxed), scaled(10_000_000));
+        assert_eq!(ALIVE.load(Ordering::Relaxed), many(10_000_000));
         opener.open();
         pool.join().unwrap();
         drop(held);
@@ -86,6 +86,21 @@ fn two_hundred_workers_that_are_replaced() {
         let sum: u64 = pool.chunksize(1).map(work, 0..2000).unwrap().into_iter().sum();
         assert_eq!(sum, 1999 * 1000);
         assert!(crowd.most() <= 200);
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "two hundred threads take too long")]
+fn a_large_pool() {
+    watchdog(40, || {
+        for kind in [Kind::Lasting(200), Kind::Replaced(200, 2)] {
+            let pool = kind.pool();
+            let values = pool.map(square, 0..1000).unwrap();
+            assert_eq!(values.iter().sum::<u64>(), (0..1000).map(square).sum());
+            let later: Vec<_> = (0..1000).map(|i| pool.apply_async(square, (i,))).collect();
+            let sum: u64 = later.into_iter().map(|result| result.get().unwrap()).sum();
+            assert_eq!(sum, (0..1000).map(square).sum());
+        }
     });
 }
 
@@ -130,6 +145,44 @@ fn a_chain_of_20_000_each_of_which_submits_the_next() {
             assert_eq!(link(&pool, CHAIN).get().unwrap(), CHAIN);
             pool.close();
             pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn twenty_thousand_tasks_that_submit_and_wait() {
+    watchdog(30, || {
+        for kind in LASTING.into_iter().chain([Kind::Lasting(2)]) {
+            let pool = Arc::new(kind.pool());
+            let results: Vec<_> = (0..scaled(20_000))
+                .map(|i| {
+                    let inner = Arc::clone(&pool);
+                    pool.apply_async(move || inner.apply_async(square, (i,)).get().unwrap(), ())
+                })
+                .collect();
+            for (result, i) in results.into_iter().zip(0..) {
+                assert_eq!(result.get().unwrap(), i * i, "{kind:?}");
+            }
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn one_task_that_submits_twenty_thousand_and_waits_for_the_last_first() {
+    watchdog(30, || {
+        for kind in LASTING {
+            let pool = kind.pool();
+            let sum = pool.apply(
+                || {
+                    let results: Vec<_> =
+                        (0..scaled(20_000)).map(|i| pool.apply_async(square, (i % 10,))).collect();
+                    results.into_iter().rev().map(|result| result.get().unwrap()).sum::<u64>()
+                },
+                (),
+            );
+            assert_eq!(sum.unwrap(), scaled(20_000) / 10 * 285, "{kind:?}");
         }
     });
 }

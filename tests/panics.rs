@@ -23,8 +23,8 @@ use parpool::{AsyncResult, Error, Imap, Pool, TryError, WorkerLocal, current_wor
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use common::{
-    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, Uncut, assert_no_threads,
-    at_the_end, fewer, hold, message, quiet, scaled, watchdog,
+    ALL, Counted, Counter, Drops, Kind, LONG, ON_PURPOSE, Opener, Uncut, all_pools,
+    assert_no_threads, at_the_end, fewer, hold, message, quiet, scaled, square, watchdog,
 };
 
 // ---- the table -----------------------------------------------------------------------------------
@@ -784,6 +784,57 @@ fn panics_of_initializers_at_the_start() {
 // ---- whose panic it is ---------------------------------------------------------------------------
 
 #[test]
+fn the_payload_of_a_panic_is_what_was_thrown() {
+    #[derive(Debug, PartialEq)]
+    struct Thrown(u32);
+
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let throw = |x: u32| if x == 3 { std::panic::panic_any(Thrown(x)) } else { x };
+            let errors = [
+                pool.map(throw, 0..9).unwrap_err(),
+                pool.map_async(throw, 0..9).get().unwrap_err(),
+                pool.apply(throw, (3,)).unwrap_err(),
+                pool.apply_async(throw, (3,)).get().unwrap_err(),
+                pool.install(|| throw(3)).unwrap_err(),
+            ];
+            for (error, index) in errors.into_iter().zip([Some(3), Some(3), None, None, None]) {
+                let Error::Panicked(panic) = error else { panic!("{kind:?}: {error:?}") };
+                assert_eq!(panic.index(), index, "{kind:?}");
+                assert_eq!(panic.into_payload().downcast_ref(), Some(&Thrown(3)));
+            }
+            let failed: Result<(), _> = pool.apply(|| panic!("{ON_PURPOSE}: {}", 7), ());
+            let error = failed.unwrap_err();
+            assert_eq!(error.to_string(), "the closure panicked: on purpose: 7");
+            let Error::Panicked(panic) = error else { unreachable!() };
+            let resumed = catch_unwind(AssertUnwindSafe(|| panic.resume())).unwrap_err();
+            assert_eq!(common::message(&*resumed), "on purpose: 7");
+        }
+    });
+}
+
+#[test]
+fn a_task_that_dies_takes_nothing_along() {
+    // python/cpython#66587
+    const CALLS: u32 = fewer(100, 10) as u32;
+
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let task = |i: u32| assert!(i % 2 == 1, "{ON_PURPOSE}");
+            let results: Vec<_> = (0..CALLS).map(|i| pool.apply_async(task, (i,))).collect();
+            let good = results.into_iter().filter(|result| {
+                result.wait();
+                result.successful().unwrap()
+            });
+            assert_eq!(good.count(), CALLS as usize / 2, "{kind:?}");
+            assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn what_the_owner_of_a_worker_local_drops_is_the_owners_panic() {
     watchdog(20, || {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Serial] {
@@ -803,50 +854,6 @@ fn what_the_owner_of_a_worker_local_drops_is_the_owners_panic() {
             }
         }
     });
-}
-
-// ---- thread-locals -------------------------------------------------------------------------------
-
-fn arm_thread() {
-    at_the_end(|| panic!("{ON_PURPOSE}: a thread-local"));
-}
-
-/// Run by the test below, in a process of its own.
-#[test]
-fn child_with_a_thread_local_whose_drop_panics() {
-    match std::env::var("PARPOOL_THREAD").as_deref() {
-        Ok("std") => drop(thread::spawn(arm_thread).join()),
-        Ok("pool") => {
-            let pool = Pool::new(1).unwrap();
-            pool.apply(arm_thread, ()).unwrap();
-            println!("the task is done");
-            drop(pool);
-        }
-        _ => return,
-    }
-    println!("survived");
-}
-
-/// A panic in the destructor of a thread-local ends the process, whichever code made the thread: it is std's
-/// rule ("thread local panicked on drop"), so no pool can do better.
-#[test]
-#[cfg_attr(miri, ignore = "starts a process")]
-fn a_thread_local_whose_drop_panics_ends_the_process_as_on_any_thread() {
-    let run = |thread: &str| -> Output {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "child_with_a_thread_local_whose_drop_panics"]);
-        child.arg("--nocapture").env("PARPOOL_THREAD", thread);
-        child.output().unwrap()
-    };
-    let (on_std, on_pool) = (run("std"), run("pool"));
-    assert!(!on_std.status.success());
-    assert_eq!(on_pool.status, on_std.status);
-    let rule = "thread local panicked on drop";
-    for output in [&on_std, &on_pool] {
-        assert!(String::from_utf8_lossy(&output.stderr).contains(rule), "{output:?}");
-        assert!(!String::from_utf8_lossy(&output.stdout).contains("survived"), "{output:?}");
-    }
-    assert!(String::from_utf8_lossy(&on_pool.stdout).contains("the task is done"));
 }
 
 /// The pool drops them one by one: together, the second panic would end the process.
@@ -916,4 +923,48 @@ fn the_payload_that_loses_is_dropped_without_a_lock_where_workers_are_replaced()
             assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
         }
     });
+}
+
+// ---- thread-locals -------------------------------------------------------------------------------
+
+fn arm_thread() {
+    at_the_end(|| panic!("{ON_PURPOSE}: a thread-local"));
+}
+
+/// Run by the test below, in a process of its own.
+#[test]
+fn child_with_a_thread_local_whose_drop_panics() {
+    match std::env::var("PARPOOL_THREAD").as_deref() {
+        Ok("std") => drop(thread::spawn(arm_thread).join()),
+        Ok("pool") => {
+            let pool = Pool::new(1).unwrap();
+            pool.apply(arm_thread, ()).unwrap();
+            println!("the task is done");
+            drop(pool);
+        }
+        _ => return,
+    }
+    println!("survived");
+}
+
+/// A panic in the destructor of a thread-local ends the process, whichever code made the thread: it is std's
+/// rule ("thread local panicked on drop"), so no pool can do better.
+#[test]
+#[cfg_attr(miri, ignore = "starts a process")]
+fn a_thread_local_whose_drop_panics_ends_the_process_as_on_any_thread() {
+    let run = |thread: &str| -> Output {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child_with_a_thread_local_whose_drop_panics"]);
+        child.arg("--nocapture").env("PARPOOL_THREAD", thread);
+        child.output().unwrap()
+    };
+    let (on_std, on_pool) = (run("std"), run("pool"));
+    assert!(!on_std.status.success());
+    assert_eq!(on_pool.status, on_std.status);
+    let rule = "thread local panicked on drop";
+    for output in [&on_std, &on_pool] {
+        assert!(String::from_utf8_lossy(&output.stderr).contains(rule), "{output:?}");
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("survived"), "{output:?}");
+    }
+    assert!(String::from_utf8_lossy(&on_pool.stdout).contains("the task is done"));
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parpool::{Error, Pool, Progress, current_task, current_worker, is_cancelled};
 
-use common::{Kind, LONG, ON_PURPOSE, at_the_end, child, is_child, message, watchdog};
+use common::{Kind, LONG, ON_PURPOSE, at_the_end, child, is_child, message, square, watchdog};
 
 /// Plays `scenario`, which is the test `name`, in a process of its own: its exit code and what it printed.
 fn play(name: &'static str, scenario: fn()) -> Option<(Option<i32>, String)> {
@@ -88,6 +88,18 @@ fn a_pool_that_is_forgotten_is_left_to_the_end_of_the_process() {
         let pool = Pool::new(2).unwrap();
         keep_busy(&pool);
         std::mem::forget(pool);
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "starts a process")]
+fn a_process_may_exit_with_a_live_global_pool() {
+    ends_well("a_process_may_exit_with_a_live_global_pool", || {
+        assert_eq!(parpool::map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+        // The workers are busy and more is queued when `main` returns.
+        for _ in 0..100 {
+            drop(parpool::apply_async(|| thread::sleep(LONG), ()));
+        }
     });
 }
 

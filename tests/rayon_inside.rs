@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -16,8 +17,8 @@ use parpool::{
 use rayon::prelude::*;
 
 use common::{
-    Counter, Gate, Kind, LONG, ON_PURPOSE, Opener, eventually, fewer, gate, hold, live_threads,
-    scaled, thread_names, watchdog,
+    ALL, Counter, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, all_pools, eventually, fewer,
+    gate, hold, live_threads, panicked, scaled, thread_names, watchdog,
 };
 
 /// What something takes to begin that is not meant to.
@@ -566,6 +567,135 @@ fn installed_code_may_wait_for_tasks_and_hold_locks() {
                 }
             });
             assert_eq!(*lock.lock().unwrap(), 3 * scaled(100_u32));
+        }
+    });
+}
+
+#[test]
+fn install_runs_rayon_code_on_the_workers() {
+    const PIECES: u64 = fewer(100, 10) as u64;
+    const LEN: u64 = fewer(10_000, 50) as u64;
+
+    watchdog(20, || {
+        for kind in LASTING {
+            let pool = kind.pool();
+            let xs: Vec<u64> = (0..LEN).collect();
+            let workers = pool
+                .install(|| {
+                    assert_eq!(rayon::current_num_threads(), kind.workers());
+                    let workers = xs.par_iter().map(|_| current_worker().unwrap().index());
+                    workers.collect::<HashSet<_>>()
+                })
+                .unwrap();
+            assert!(workers.iter().all(|index| *index < kind.workers()));
+            let (a, b) = pool.install(|| rayon::join(|| 1, || 2)).unwrap();
+            assert_eq!((a, b), (1, 2));
+            assert_eq!(pool.install(|| xs.par_iter().sum::<u64>()).unwrap(), LEN * (LEN - 1) / 2);
+        }
+        for kind in [Kind::Replaced(3, 2), Kind::Serial] {
+            let pool = kind.pool();
+            assert_eq!(
+                pool.install(|| (0..PIECES).into_par_iter().sum::<u64>()).unwrap(),
+                PIECES * (PIECES - 1) / 2
+            );
+        }
+    });
+}
+
+#[test]
+fn install_comes_before_what_waits_from_outside() {
+    watchdog(20, || {
+        let pool = Pool::new(1).unwrap();
+        let (mut opener, held) = hold(&pool, 1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&order);
+        let calls: Vec<_> = (0..5)
+            .map(|i| {
+                let note = Arc::clone(&note);
+                pool.apply_async(move || note.lock().unwrap().push(i), ())
+            })
+            .collect();
+        thread::scope(|scope| {
+            scope.spawn(|| pool.install(|| order.lock().unwrap().push(99)).unwrap());
+            // It is queued for sure only when it has had the time for it.
+            thread::sleep(Duration::from_millis(100));
+            opener.open();
+        });
+        calls.into_iter().for_each(|call| call.get().unwrap());
+        held.into_iter().for_each(|held| held.get().unwrap());
+        assert_eq!(*order.lock().unwrap(), [99, 0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn install_in_a_task_runs_there_and_then() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = kind.pool();
+            let same = pool.apply(
+                || {
+                    let here = thread::current().id();
+                    pool.install(|| thread::current().id()).unwrap() == here
+                },
+                (),
+            );
+            assert!(same.unwrap(), "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_in_install_is_an_error() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let result = pool.install(|| {
+                (0..fewer(100, 10))
+                    .into_par_iter()
+                    .for_each(|i| assert_ne!(i, fewer(50, 5), "{ON_PURPOSE}"));
+            });
+            assert!(panicked(result).1.contains(ON_PURPOSE), "{kind:?}");
+            // One that nobody waits for aborts the process on a pool of bare rayon.
+            let quiet = pool.install(|| {
+                if kind != Kind::Serial {
+                    rayon::spawn(|| panic!("{ON_PURPOSE}"));
+                }
+            });
+            quiet.unwrap();
+            assert_eq!(pool.apply(|| 5, ()).unwrap(), 5);
+        }
+    });
+}
+
+#[test]
+fn rayon_code_in_tasks_while_many_handles_are_queued() {
+    const ITEMS: u64 = fewer(1000, 20) as u64;
+
+    watchdog(40, || {
+        for kind in LASTING.into_iter().chain([Kind::Lasting(2), Kind::Replaced(2, 50)]) {
+            let pool = Arc::new(kind.pool());
+            let calls: Vec<AsyncResult<u64>> = (0..fewer(2000, 6) as u64)
+                .map(|i| {
+                    let inner = Arc::clone(&pool);
+                    let task = move || match i % 20 {
+                        0 => (0..ITEMS).into_par_iter().map(|x| x % 7).sum(),
+                        1 => inner.map(|x| x % 7, 0..ITEMS).unwrap().into_iter().sum(),
+                        2 => inner.install(|| rayon::join(|| 1, || 2)).map(|(a, b)| a + b).unwrap(),
+                        _ => i,
+                    };
+                    pool.apply_async(task, ())
+                })
+                .collect();
+            let serial = (0..ITEMS).map(|x| x % 7).sum::<u64>();
+            for (call, i) in calls.into_iter().zip(0..) {
+                let expected = match i % 20 {
+                    0 | 1 => serial,
+                    2 => 3,
+                    _ => i,
+                };
+                assert_eq!(call.get().unwrap(), expected, "{kind:?}");
+            }
+            pool.close();
+            pool.join().unwrap();
         }
     });
 }

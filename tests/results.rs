@@ -14,8 +14,8 @@ use crossbeam_channel::{bounded, unbounded};
 use parpool::{AsyncResult, Error, Options, Pool};
 
 use common::{
-    Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
-    counting_waker, eventually, fewer, gate, hold, panicked, poll, watchdog,
+    ALL, Bomb, Counter, Drops, Gate, Kind, LASTING, LONG, ON_PURPOSE, Opener, THREADS, all_pools,
+    counting_waker, eventually, fewer, gate, hold, panicked, poll, scaled, square, watchdog,
 };
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -306,6 +306,37 @@ fn two_threads_wait_and_both_wake() {
 }
 
 #[test]
+fn all_who_wait_for_one_handle_wake() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let result = pool.apply_async(move || (gate.pass(), 5).1, ());
+            thread::scope(|scope| {
+                let (waits, waiting) = bounded(0);
+                let waiters: Vec<_> = (0..fewer(8, 4))
+                    .map(|i| {
+                        let (waits, result) = (waits.clone(), &result);
+                        scope.spawn(move || {
+                            waits.send(()).unwrap();
+                            if i % 2 == 0 {
+                                result.wait()
+                            } else {
+                                assert!(result.wait_timeout(LONG))
+                            }
+                            assert!(result.ready());
+                        })
+                    })
+                    .collect();
+                waiters.iter().for_each(|_| waiting.recv().unwrap());
+                opener.open();
+            });
+            assert_eq!(result.get().unwrap(), 5);
+        }
+    });
+}
+
+#[test]
 fn dropped_handles_harm_nobody() {
     grid(|mut case, handle| {
         case.finish(&handle);
@@ -465,6 +496,76 @@ fn a_polled_handle_may_be_dropped_and_forgets_its_waker() {
         case.opener.open();
         case.held.open();
         case.leave();
+    });
+}
+
+#[test]
+fn every_way_to_look_at_every_end() {
+    watchdog(30, || {
+        for kind in THREADS {
+            for (end, late) in (0..3).flat_map(|end| [false, true].map(|late| (end, late))) {
+                // One way per handle: got, got in time, dropped, polled.
+                for way in (0..4).filter(|way| !cfg!(miri) || (way + end) % 4 == usize::from(late))
+                {
+                    let pool = kind.pool();
+                    let (gate, mut opener) = gate();
+                    let (good, bad) = (Counter::default(), Counter::default());
+                    let (on_good, on_bad) = (good.clone(), bad.clone());
+                    let mut result = pool.apply_async(
+                        move || {
+                            gate.pass();
+                            assert_ne!(end, 1, "{ON_PURPOSE}");
+                            5
+                        },
+                        (),
+                    );
+                    let call_back = |result: AsyncResult<i32>| {
+                        let good = move |value: &i32| assert_eq!((on_good.next(), *value), (0, 5));
+                        let bad = move |_: &Error| assert_eq!(on_bad.next(), 0);
+                        result.callback(good).error_callback(bad)
+                    };
+                    opener.wait_for(1);
+                    assert_matches!(result.successful(), Err(Error::NotReady));
+                    assert_matches!(result.get_timeout(Duration::ZERO), Err(Error::Timeout));
+                    assert!(poll(&mut result, &counting_waker().0).is_pending());
+                    let mut call_back = Some(call_back);
+                    if !late {
+                        result = call_back.take().unwrap()(result);
+                    }
+                    if end == 2 {
+                        pool.terminate();
+                    }
+                    opener.open();
+                    if way != 2 || late {
+                        result.wait();
+                        assert_eq!(result.successful().unwrap(), end == 0);
+                    }
+                    if let Some(call_back) = call_back {
+                        result = call_back(result);
+                    }
+                    let outcome = match way {
+                        0 => Some(result.get()),
+                        1 => Some(result.get_timeout(LONG)),
+                        2 => {
+                            drop(result);
+                            None
+                        }
+                        _ => match poll(&mut result, &counting_waker().0) {
+                            Poll::Ready(outcome) => Some(outcome),
+                            Poll::Pending => panic!("it was ready"),
+                        },
+                    };
+                    match (end, outcome) {
+                        (_, None) | (0, Some(Ok(5))) | (2, Some(Err(Error::Terminated))) => {}
+                        (1, Some(error)) => assert_eq!(panicked(error).0, None),
+                        (_, other) => panic!("{other:?}"),
+                    }
+                    drop(pool);
+                    let expected = if end == 0 { (1, 0) } else { (0, 1) };
+                    assert_eq!((good.get(), bad.get()), expected, "{kind:?} {end} {late} {way}");
+                }
+            }
+        }
     });
 }
 
@@ -737,6 +838,85 @@ fn a_waker_may_wait_for_the_call_and_for_others_while_it_is_cloned() {
 // ---- values, times and cancelling ----------------------------------------------------------------
 
 #[test]
+fn nothing_outlives_its_result() {
+    const LEN: usize = fewer(100, 10);
+
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let drops = Drops::default();
+            let (captured, input) = (drops.make(1), drops.make(2));
+            let made = drops.clone();
+            let add = move |x: common::Counted| made.make(captured.value() + x.value());
+            let result = pool.apply_async(add, (input,)).get().unwrap();
+            assert_eq!(result.value(), 3);
+            assert_eq!(drops.alive(), 1, "{kind:?}: the closure and the argument are gone");
+            drop(result);
+            drops.assert_each_once();
+
+            let (captured, made) = (drops.make(1), drops.clone());
+            let inputs: Vec<_> = (0..LEN).map(|i| drops.make(i)).collect();
+            let add = move |x: common::Counted| made.make(captured.value() + x.value());
+            let results = pool.map_async(add, inputs).get().unwrap();
+            assert_eq!(drops.alive(), LEN, "{kind:?}");
+            drop(results);
+            drops.assert_each_once();
+
+            let captured = drops.make(1);
+            let inputs: Vec<_> = (0..LEN).map(|i| drops.make(i)).collect();
+            let add = |x: common::Counted| drops.make(captured.value() + x.value());
+            let results = pool.map(add, inputs).unwrap();
+            assert_eq!(drops.alive(), LEN + 1, "{kind:?}");
+            drop((results, captured));
+            drops.assert_each_once();
+
+            // Nobody gets these: the handle is gone before the task has begun.
+            if kind != Kind::Serial {
+                let (mut opener, held) = hold(&pool, kind.workers());
+                let (captured, made) = (drops.make(1), drops.clone());
+                drop(pool.apply_async(move || made.make(captured.value()), ()));
+                opener.open();
+                held.into_iter().for_each(|held| held.get().unwrap());
+            }
+            drop(pool);
+            drops.assert_each_once();
+        }
+    });
+}
+
+#[test]
+fn a_value_whose_drop_panics_harms_nobody() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            for _ in 0..4 {
+                let gate = gate.clone();
+                // The handle is gone before the value is there.
+                drop(pool.apply_async(move || (gate.pass(), Bomb).1, ()));
+            }
+            // And here what the closure holds.
+            let bomb = Bomb;
+            let result = pool.apply_async(move || drop(bomb), ());
+            let unrun = pool.apply_async(move |bomb: Bomb| drop(bomb), (Bomb,));
+            opener.open();
+            panicked(result.get());
+            panicked(unrun.get());
+            assert_eq!(pool.map(square, 0..4).unwrap(), [0, 1, 4, 9]);
+            // What was cancelled is dropped too.
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let bomb = Bomb;
+            let queued = pool.apply_async(move || drop(bomb), ());
+            assert!(queued.cancel());
+            opener.open();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            assert_eq!(pool.apply(square, (5,)).unwrap(), 25, "{kind:?}");
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_value_is_dropped_with_its_handle_or_as_soon_as_it_is_made() {
     watchdog(20, || {
         for kind in THREADS {
@@ -868,6 +1048,33 @@ fn a_running_task_hears_that_it_was_cancelled() {
 }
 
 #[test]
+fn a_queued_task_can_be_cancelled_and_never_runs() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let ran = Counter::default();
+            let (mut opener, held) = hold(&pool, kind.workers());
+            let count = ran.clone();
+            let mut call = pool.apply_async(move || count.add(), ());
+            let count = ran.clone();
+            let map = pool.chunksize(1).map_async(move |_| count.add(), 0..9);
+            assert_matches!(call.get_timeout(Duration::from_millis(1)), Err(Error::Timeout));
+            assert!(call.cancel());
+            assert!(!call.cancel(), "it is not queued any more");
+            assert_matches!(call.get(), Err(Error::Cancelled), "{kind:?}");
+            assert!(map.cancel());
+            assert_matches!(map.get(), Err(Error::Cancelled), "{kind:?}");
+            assert!(!held[0].cancel(), "it runs");
+            opener.open();
+            held.into_iter().for_each(|held| held.get().unwrap());
+            pool.close();
+            pool.join().unwrap();
+            assert_eq!(ran.get(), 0, "{kind:?}");
+        }
+    });
+}
+
+#[test]
 fn cancelling_what_has_ended_changes_nothing() {
     watchdog(10, || {
         for (kind, pool) in all_pools() {
@@ -901,6 +1108,38 @@ fn far_times_are_for_ever() {
 }
 
 #[test]
+fn get_takes_the_time_of_the_task() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let start = Instant::now();
+            let nap = Duration::from_millis(100);
+            let value =
+                pool.apply_async(move |x: u64| (thread::sleep(nap), square(x)).1, (7,)).get();
+            assert_eq!(value.unwrap(), 49);
+            assert!(start.elapsed() >= nap);
+        }
+    });
+}
+
+#[test]
+fn get_timeout_is_over_in_time_and_loses_nothing() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let mut result = pool.apply_async(move |x: u64| (gate.pass(), square(x)).1, (7,));
+            let (start, timeout) = (Instant::now(), Duration::from_millis(200));
+            assert_matches!(result.get_timeout(timeout), Err(Error::Timeout));
+            assert!(start.elapsed() >= timeout);
+            assert!(start.elapsed() < LONG / 4);
+            opener.open();
+            assert_eq!(result.get().unwrap(), 49);
+        }
+    });
+}
+
+#[test]
 fn a_wait_in_a_task_is_over_in_time_too() {
     watchdog(20, || {
         for kind in THREADS {
@@ -927,7 +1166,173 @@ fn a_wait_in_a_task_is_over_in_time_too() {
     });
 }
 
+#[test]
+fn a_task_may_wait_for_a_handle_that_was_made_outside() {
+    watchdog(20, || {
+        for kind in THREADS {
+            let pool = kind.pool();
+            let (send, receive) = bounded::<AsyncResult<u64>>(1);
+            let waits = pool.apply_async(move || receive.recv().unwrap().get().unwrap() + 1, ());
+            // Behind it in the queue, on a pool of one.
+            let awaited = pool.apply_async(square, (5,));
+            send.send(awaited).unwrap();
+            assert_eq!(waits.get().unwrap(), 26, "{kind:?}");
+            let (send, receive) = bounded::<AsyncResult<Vec<u64>>>(1);
+            let waits = pool.apply_async(move || receive.recv().unwrap().get().unwrap(), ());
+            send.send(pool.map_async(square, 0..4)).unwrap();
+            assert_eq!(waits.get().unwrap(), [0, 1, 4, 9], "{kind:?}");
+        }
+    });
+}
+
 // ---- callbacks -----------------------------------------------------------------------------------
+
+#[test]
+fn callbacks_have_run_when_wait_returns() {
+    watchdog(20, || {
+        for (kind, pool) in all_pools() {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let failures = Counter::default();
+            let watch = |result: AsyncResult<Vec<u64>>| {
+                let (seen, failures) = (Arc::clone(&seen), failures.clone());
+                result
+                    .callback(move |values| seen.lock().unwrap().push(values.clone()))
+                    .error_callback(move |_| {
+                        failures.add();
+                    })
+            };
+            let good = watch(pool.map_async(square, 0..4));
+            good.wait();
+            assert_eq!(*seen.lock().unwrap(), [[0, 1, 4, 9]], "{kind:?}");
+            assert_eq!(failures.get(), 0);
+            let bad = watch(pool.map_async(|_| panic!("{ON_PURPOSE}"), 0..4));
+            bad.wait();
+            assert_eq!(failures.get(), 1, "{kind:?}");
+            assert_eq!(seen.lock().unwrap().len(), 1);
+            assert_eq!(good.get().unwrap(), [0, 1, 4, 9]);
+            panicked(bad.get());
+            assert_eq!((seen.lock().unwrap().len(), failures.get()), (1, 1));
+        }
+    });
+}
+
+#[test]
+fn callbacks_have_run_when_get_returns() {
+    watchdog(30, || {
+        for kind in LASTING {
+            let pool = kind.pool();
+            for i in 0..scaled(10_000) {
+                let (ran, count) = (Counter::default(), Counter::default());
+                let callback = {
+                    let count = count.clone();
+                    move |_: &u64| count.add()
+                };
+                let task = {
+                    let ran = ran.clone();
+                    move || (ran.add(), i).1
+                };
+                assert_eq!(pool.apply_async(task, ()).callback(callback).get().unwrap(), i);
+                assert_eq!((ran.get(), count.get()), (1, 1), "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_empty_map_calls_back_once() {
+    watchdog(10, || {
+        for (kind, pool) in all_pools() {
+            for size in [None, Some(1), Some(7)] {
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                let note = Arc::clone(&seen);
+                let empty = Vec::<u64>::new();
+                let result = with_chunksize!(pool, size, map_async(square, empty))
+                    .callback(move |values| note.lock().unwrap().push(values.clone()));
+                assert_eq!(result.get().unwrap(), [0; 0]);
+                assert_eq!(*seen.lock().unwrap(), [[0; 0]], "{kind:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_panicking_callback_costs_nobody_a_value() {
+    // python/cpython#83371
+    watchdog(10, || {
+        for (kind, pool) in all_pools() {
+            let result = pool.apply_async(square, (3,)).callback(|_| panic!("{ON_PURPOSE}"));
+            assert_eq!(result.get().unwrap(), 9, "{kind:?}");
+            let later = pool.apply_async(square, (4,));
+            later.wait();
+            assert_eq!(later.callback(|_| panic!("{ON_PURPOSE}")).get().unwrap(), 16);
+            let failed = pool.apply_async(|| panic!("{ON_PURPOSE}: task"), ());
+            let failed = failed.error_callback(|_| panic!("{ON_PURPOSE}: callback"));
+            assert_eq!(panicked::<()>(failed.get()).1, "on purpose: task");
+            let map = pool.map_async(square, 0..3).callback(|_| panic!("{ON_PURPOSE}"));
+            assert_eq!(map.get().unwrap(), [0, 1, 4]);
+            for i in 0..fewer(10, 2) as u64 {
+                assert_eq!(pool.apply_async(square, (i,)).get().unwrap(), i * i);
+            }
+            pool.close();
+            pool.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_blocking_callback_delays_no_other_result() {
+    watchdog(20, || {
+        for kind in [Kind::Lasting(2), Kind::Replaced(2, 2)] {
+            let pool = kind.pool();
+            let (gate, mut opener) = gate();
+            let (start, began) = bounded::<()>(0);
+            let task = move || began.recv().map_or(1, |()| 1);
+            let slow = pool.apply_async(task, ()).callback(move |_| gate.pass());
+            // Only now: a callback that comes after the value runs on this thread.
+            drop(start);
+            opener.wait_for(1);
+            let others: Vec<_> =
+                (0..fewer(20, 6) as u64).map(|i| pool.apply_async(square, (i,))).collect();
+            for (other, i) in others.into_iter().zip(0..) {
+                assert_eq!(other.get().unwrap(), i * i);
+            }
+            assert!(!slow.ready(), "{kind:?}: its callback is still running");
+            opener.open();
+            assert_eq!(slow.get().unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_callback_may_use_the_pool_and_cannot_join_it() {
+    watchdog(20, || {
+        for kind in ALL {
+            let pool = Arc::new(kind.pool());
+            let (send, seen) = unbounded();
+            let inner = Arc::clone(&pool);
+            let callback = move |value: &u64| {
+                let value = *value;
+                send.send(inner.apply(move || value + 1, ()).unwrap()).unwrap();
+                send.send(inner.map(square, 0..4).unwrap()[3]).unwrap();
+                send.send(inner.apply_async(square, (5,)).get().unwrap()).unwrap();
+                inner.close();
+                assert_matches!(inner.join(), Err(Error::WouldDeadlock));
+                assert_matches!(inner.join_timeout(LONG), Err(Error::WouldDeadlock));
+                send.send(0).unwrap();
+            };
+            let (gate, mut opener) = gate();
+            if kind == Kind::Serial {
+                // Its tasks run before there is a handle; a callback of the caller's is no task.
+                continue;
+            }
+            let result = pool.apply_async(move || (gate.pass(), 7).1, ()).callback(callback);
+            opener.open();
+            assert_eq!(result.get().unwrap(), 7);
+            assert_eq!(seen.try_iter().collect::<Vec<_>>(), [8, 9, 25, 0], "{kind:?}");
+            pool.join().unwrap();
+        }
+    });
+}
 
 #[test]
 fn callbacks_run_in_order_and_one_that_panics_stops_no_other() {

@@ -114,50 +114,10 @@ fn plain<R>(result: Result<R, Error>) -> Result<R, Option<usize>> {
     }
 }
 
-// ---- ported behaviours ---------------------------------------------------------------------------
+// ---- results and errors --------------------------------------------------------------------------
 
 #[test]
-fn p05_an_input_that_panics_is_an_error_at_its_place() {
-    watchdog(60, || {
-        for ((kind, pool), ordered) in all_pools().flat_map(|pool| {
-            let pool = Arc::new(pool);
-            [true, false].map(move |ordered| ((pool.0, Arc::clone(&pool)), ordered))
-        }) {
-            let pool = &pool.1;
-            for (at, chunk) in [0, 3, fewer(40, 9)]
-                .into_iter()
-                .flat_map(|at| {
-                    [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
-                })
-                .step_by(fewer(1, 5))
-            {
-                let sized = (0..100).inspect(move |i| assert_ne!(*i, at, "{ON_PURPOSE}"));
-                let unsized_ = sized.clone().filter(|_| true);
-                let check = |results: Vec<Result<usize, Error>>| {
-                    let what = format!("{kind:?}, ordered {ordered}, at {at}, chunk {chunk:?}");
-                    assert_eq!(results.len(), at + 1, "{what}");
-                    let mut results = results.into_iter();
-                    let mut values: Vec<_> =
-                        results.by_ref().take(at).map(|value| value.unwrap()).collect();
-                    if !ordered {
-                        values.sort_unstable();
-                    }
-                    assert!(values.into_iter().eq(0..at), "{what}");
-                    let (index, message) = panicked(results.next().unwrap());
-                    assert_eq!(index, Some(at), "{what}");
-                    assert!(message.contains(ON_PURPOSE), "{what}");
-                };
-                let options = options(pool, chunk, None);
-                check(stream(options, ordered, |x| x, sized).collect());
-                check(stream(options, ordered, |x| x, unsized_).collect());
-            }
-            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
-        }
-    });
-}
-
-#[test]
-fn p07_ten_items_then_none_for_ever() {
+fn ten_items_then_none_for_ever() {
     watchdog(20, || {
         for (_, pool) in all_pools() {
             let mut ordered = pool.imap(|x| x * x, 0..10);
@@ -177,7 +137,7 @@ fn p07_ten_items_then_none_for_ever() {
 }
 
 #[test]
-fn p07_a_thousand_items_in_chunks_of_a_hundred() {
+fn a_thousand_items_in_chunks_of_a_hundred() {
     const LEN: u32 = fewer(1000, 25) as u32;
 
     watchdog(20, || {
@@ -195,7 +155,7 @@ fn p07_a_thousand_items_in_chunks_of_a_hundred() {
 }
 
 #[test]
-fn p07_a_next_that_timed_out_loses_nothing() {
+fn a_next_that_timed_out_loses_nothing() {
     watchdog(30, || {
         for kind in THREADS {
             for ordered in [true, false] {
@@ -225,32 +185,67 @@ fn p07_a_next_that_timed_out_loses_nothing() {
 }
 
 #[test]
-fn p10_an_ended_pool_gives_a_stream_of_one_error() {
-    watchdog(20, || {
-        for kind in ALL {
-            for (ordered, terminate) in [(true, true), (true, false), (false, true), (false, false)]
+fn the_same_results_at_every_chunk_size() {
+    const LEN: usize = fewer(100, 13);
+
+    watchdog(60, || {
+        let bad = |i: usize| i % 7 == 3 || i % 12 == 0;
+        let f = move |i: usize| match bad(i) {
+            true => panic_any(ON_PURPOSE),
+            false => i * 2,
+        };
+        let expected: Vec<_> =
+            (0..LEN).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
+        for (kind, pool) in all_pools() {
+            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)]
+                .into_iter()
+                .step_by(fewer(1, 2))
             {
+                let what = format!("{kind:?}, chunk {chunk:?}");
+                let ordered = options(&pool, chunk, None).imap(f, 0..LEN);
+                assert_eq!(ordered.map(plain).collect::<Vec<_>>(), expected, "{what}");
+                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..LEN);
+                let mut seen: Vec<_> = unordered.map(plain).collect();
+                seen.sort_by_key(|result| result.map_or_else(|i| i.unwrap(), |value| value / 2));
+                assert_eq!(seen, expected, "{what}");
+            }
+        }
+    });
+}
+
+/// `next` takes `&mut self`: threads that share a stream need a lock of their own, and it is enough.
+#[test]
+fn threads_that_share_a_stream_get_each_result_once() {
+    const LEN: u32 = fewer(500, 25) as u32;
+
+    fn assert_send<T: Send>(_: &T) {}
+
+    watchdog(60, || {
+        for kind in THREADS {
+            for ordered in [true, false] {
                 let pool = kind.pool();
-                if terminate {
-                    pool.terminate();
-                } else {
-                    pool.close();
-                }
-                for len in [0, 1, 100] {
-                    let (input, seen) = counting(0..len);
-                    let mut stream = stream(options(&pool, None, None), ordered, |x| x, input);
-                    assert_matches!(stream.next(), Some(Err(Error::NotRunning)));
-                    assert!(stream.next().is_none());
-                    assert_eq!(seen.pulled(), 0);
-                }
-                pool.join().unwrap();
+                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..LEN);
+                assert_send(&stream);
+                let (stream, seen) = (Mutex::new(stream), Mutex::new(BTreeSet::new()));
+                thread::scope(|scope| {
+                    for _ in 0..fewer(8, 3) {
+                        scope.spawn(|| {
+                            loop {
+                                let next = stream.lock().unwrap().next();
+                                let Some(value) = next else { break };
+                                assert!(seen.lock().unwrap().insert(value.unwrap()));
+                            }
+                        });
+                    }
+                });
+                assert!(seen.into_inner().unwrap().into_iter().eq(0..LEN));
             }
         }
     });
 }
 
 #[test]
-fn p24_a_size_of_zero_is_refused_and_nothing_is_pulled() {
+fn a_size_of_zero_is_refused_and_nothing_is_pulled() {
     watchdog(20, || {
         for (_, pool) in all_pools() {
             for options in [pool.buffersize(0), pool.chunksize(0)] {
@@ -268,23 +263,10 @@ fn p24_a_size_of_zero_is_refused_and_nothing_is_pulled() {
     });
 }
 
-#[test]
-fn p24_an_endless_input() {
-    const FIRST: usize = fewer(1000, 15);
-
-    watchdog(20, || {
-        for (_, pool) in all_pools() {
-            for window in [None, Some(1), Some(5)] {
-                let squares = options(&pool, None, window).imap(|x: u64| x * x, 0..);
-                let first: Vec<u64> = squares.take(FIRST).map(Result::unwrap).collect();
-                assert!(first.into_iter().eq((0..FIRST as u64).map(|x| x * x)));
-            }
-        }
-    });
-}
+// ---- the window ----------------------------------------------------------------------------------
 
 #[test]
-fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
+fn exactly_the_window_is_pulled_when_nothing_gets_done() {
     watchdog(30, || {
         for kind in THREADS {
             for (ordered, window) in [1, 2, 7, fewer(100, 12)]
@@ -304,61 +286,6 @@ fn p24_exactly_the_window_is_pulled_when_nothing_gets_done() {
                 }
                 drop(opener);
             }
-        }
-    });
-}
-
-// ---- defects of the reference --------------------------------------------------------------------
-
-#[test]
-fn d01_terminate_wakes_who_waits_for_a_result() {
-    watchdog(60, || {
-        for kind in THREADS {
-            for ordered in [true, false] {
-                let pool = kind.pool();
-                let (gate, opener) = gate();
-                let wait = move |_: u64| gate.pass();
-                let mut stream = stream(pool.buffersize(50), ordered, wait, 0..);
-                thread::scope(|scope| {
-                    let waiter = scope.spawn(move || {
-                        let first = stream.next();
-                        let after = (Instant::now(), stream.next().is_none());
-                        (first, after)
-                    });
-                    opener.wait_for(kind.workers());
-                    sleep(Duration::from_millis(20));
-                    let start = Instant::now();
-                    pool.terminate();
-                    let (first, (woken, over)) = waiter.join().unwrap();
-                    assert_matches!(first, Some(Err(Error::Terminated)), "{kind:?}");
-                    assert!(over);
-                    assert!(woken - start < at_most(Duration::from_secs(1)));
-                });
-                drop(opener);
-                pool.join().unwrap();
-            }
-        }
-    });
-}
-
-#[test]
-fn d01_what_was_done_before_terminate_may_still_come_and_then_one_error() {
-    watchdog(20, || {
-        for pool in pools() {
-            let mut stream = pool.buffersize(8).imap(|x: u32| x, 0..);
-            assert_eq!(stream.next().unwrap().unwrap(), 0);
-            pool.terminate();
-            // Not `collect`, which would have room made for as many as the input says it has.
-            let mut rest = Vec::new();
-            for result in stream.by_ref() {
-                rest.push(result);
-            }
-            let (last, values) = rest.split_last().unwrap();
-            assert_matches!(last, Err(Error::Terminated));
-            for (value, expected) in values.iter().zip(1..) {
-                assert_matches!(value, Ok(value) if *value == expected);
-            }
-            assert!(stream.next().is_none());
         }
     });
 }
@@ -399,7 +326,7 @@ fn sizes() -> impl Iterator<Item = (Option<usize>, Option<usize>, bool)> {
 }
 
 #[test]
-fn d08_the_window_is_strict_when_items_are_fast() {
+fn the_window_is_strict_when_items_are_fast() {
     watchdog(60, || {
         for kind in [Kind::Lasting(1), Kind::Lasting(3), Kind::Replaced(2, 50), Kind::Serial] {
             sizes().for_each(|sizes| check_window(kind, sizes, scaled(2000), |_| {}, |_| {}));
@@ -408,7 +335,7 @@ fn d08_the_window_is_strict_when_items_are_fast() {
 }
 
 #[test]
-fn d08_the_window_is_strict_when_the_first_item_is_slow() {
+fn the_window_is_strict_when_the_first_item_is_slow() {
     watchdog(60, || {
         for kind in [Kind::Lasting(1), Kind::Lasting(3)] {
             let slow_first = |i| {
@@ -422,7 +349,7 @@ fn d08_the_window_is_strict_when_the_first_item_is_slow() {
 }
 
 #[test]
-fn d08_the_window_is_strict_when_the_consumer_is_slow() {
+fn the_window_is_strict_when_the_consumer_is_slow() {
     watchdog(60, || {
         for kind in [Kind::Lasting(1), Kind::Lasting(3)] {
             let slow = |i| {
@@ -439,7 +366,7 @@ fn d08_the_window_is_strict_when_the_consumer_is_slow() {
 /// in flight than the new one holds.
 #[test]
 #[cfg_attr(miri, ignore = "a window takes twenty thousand items to get wide")]
-fn d08_a_window_that_shrinks_under_what_is_in_flight() {
+fn a_window_that_shrinks_under_what_is_in_flight() {
     watchdog(60, || {
         for pool in [Kind::Lasting(1), Kind::Lasting(2), Kind::Lasting(4)].map(Kind::pool) {
             for ordered in [true, false] {
@@ -482,7 +409,7 @@ const MANY: usize = fewer(100_000, 30);
 const MANY: usize = 10_000_000;
 
 #[test]
-fn d08_memory_is_flat() {
+fn memory_is_flat() {
     watchdog(300, || {
         for (workers, window) in [(1, Some(fewer(100, 10))), (2, Some(1000)), (2, None)] {
             let pool = Pool::new(workers).unwrap();
@@ -500,8 +427,65 @@ fn d08_memory_is_flat() {
     });
 }
 
+// ---- inputs --------------------------------------------------------------------------------------
+
 #[test]
-fn d09_a_lying_size_hint_harms_nobody() {
+fn an_endless_input() {
+    const FIRST: usize = fewer(1000, 15);
+
+    watchdog(20, || {
+        for (_, pool) in all_pools() {
+            for window in [None, Some(1), Some(5)] {
+                let squares = options(&pool, None, window).imap(|x: u64| x * x, 0..);
+                let first: Vec<u64> = squares.take(FIRST).map(Result::unwrap).collect();
+                assert!(first.into_iter().eq((0..FIRST as u64).map(|x| x * x)));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_input_that_panics_is_an_error_at_its_place() {
+    watchdog(60, || {
+        for ((kind, pool), ordered) in all_pools().flat_map(|pool| {
+            let pool = Arc::new(pool);
+            [true, false].map(move |ordered| ((pool.0, Arc::clone(&pool)), ordered))
+        }) {
+            let pool = &pool.1;
+            for (at, chunk) in [0, 3, fewer(40, 9)]
+                .into_iter()
+                .flat_map(|at| {
+                    [None, Some(1), Some(2), Some(50)].into_iter().map(move |chunk| (at, chunk))
+                })
+                .step_by(fewer(1, 5))
+            {
+                let sized = (0..100).inspect(move |i| assert_ne!(*i, at, "{ON_PURPOSE}"));
+                let unsized_ = sized.clone().filter(|_| true);
+                let check = |results: Vec<Result<usize, Error>>| {
+                    let what = format!("{kind:?}, ordered {ordered}, at {at}, chunk {chunk:?}");
+                    assert_eq!(results.len(), at + 1, "{what}");
+                    let mut results = results.into_iter();
+                    let mut values: Vec<_> =
+                        results.by_ref().take(at).map(|value| value.unwrap()).collect();
+                    if !ordered {
+                        values.sort_unstable();
+                    }
+                    assert!(values.into_iter().eq(0..at), "{what}");
+                    let (index, message) = panicked(results.next().unwrap());
+                    assert_eq!(index, Some(at), "{what}");
+                    assert!(message.contains(ON_PURPOSE), "{what}");
+                };
+                let options = options(pool, chunk, None);
+                check(stream(options, ordered, |x| x, sized).collect());
+                check(stream(options, ordered, |x| x, unsized_).collect());
+            }
+            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_lying_size_hint_harms_nobody() {
     const LEN: usize = fewer(100, 9);
 
     watchdog(20, || {
@@ -541,7 +525,7 @@ impl Iterator for Flicker {
 }
 
 #[test]
-fn d09_an_input_that_is_not_fused_is_not_asked_again() {
+fn an_input_that_is_not_fused_is_not_asked_again() {
     watchdog(20, || {
         for (_, pool) in all_pools() {
             let mut stream = pool.imap(|x| x, Flicker(0));
@@ -552,7 +536,7 @@ fn d09_an_input_that_is_not_fused_is_not_asked_again() {
 }
 
 #[test]
-fn d10_a_blocked_input_delays_no_other_call() {
+fn a_blocked_input_delays_no_other_call() {
     watchdog(30, || {
         for kind in THREADS {
             let pool = kind.pool();
@@ -581,8 +565,88 @@ fn d10_a_blocked_input_delays_no_other_call() {
     });
 }
 
+// ---- the end of the pool -------------------------------------------------------------------------
+
 #[test]
-fn d11_terminate_waits_for_no_blocked_input() {
+fn an_ended_pool_gives_a_stream_of_one_error() {
+    watchdog(20, || {
+        for kind in ALL {
+            for (ordered, terminate) in [(true, true), (true, false), (false, true), (false, false)]
+            {
+                let pool = kind.pool();
+                if terminate {
+                    pool.terminate();
+                } else {
+                    pool.close();
+                }
+                for len in [0, 1, 100] {
+                    let (input, seen) = counting(0..len);
+                    let mut stream = stream(options(&pool, None, None), ordered, |x| x, input);
+                    assert_matches!(stream.next(), Some(Err(Error::NotRunning)));
+                    assert!(stream.next().is_none());
+                    assert_eq!(seen.pulled(), 0);
+                }
+                pool.join().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn terminate_wakes_who_waits_for_a_result() {
+    watchdog(60, || {
+        for kind in THREADS {
+            for ordered in [true, false] {
+                let pool = kind.pool();
+                let (gate, opener) = gate();
+                let wait = move |_: u64| gate.pass();
+                let mut stream = stream(pool.buffersize(50), ordered, wait, 0..);
+                thread::scope(|scope| {
+                    let waiter = scope.spawn(move || {
+                        let first = stream.next();
+                        let after = (Instant::now(), stream.next().is_none());
+                        (first, after)
+                    });
+                    opener.wait_for(kind.workers());
+                    sleep(Duration::from_millis(20));
+                    let start = Instant::now();
+                    pool.terminate();
+                    let (first, (woken, over)) = waiter.join().unwrap();
+                    assert_matches!(first, Some(Err(Error::Terminated)), "{kind:?}");
+                    assert!(over);
+                    assert!(woken - start < at_most(Duration::from_secs(1)));
+                });
+                drop(opener);
+                pool.join().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_was_done_before_terminate_may_still_come_and_then_one_error() {
+    watchdog(20, || {
+        for pool in pools() {
+            let mut stream = pool.buffersize(8).imap(|x: u32| x, 0..);
+            assert_eq!(stream.next().unwrap().unwrap(), 0);
+            pool.terminate();
+            // Not `collect`, which would have room made for as many as the input says it has.
+            let mut rest = Vec::new();
+            for result in stream.by_ref() {
+                rest.push(result);
+            }
+            let (last, values) = rest.split_last().unwrap();
+            assert_matches!(last, Err(Error::Terminated));
+            for (value, expected) in values.iter().zip(1..) {
+                assert_matches!(value, Ok(value) if *value == expected);
+            }
+            assert!(stream.next().is_none());
+        }
+    });
+}
+
+#[test]
+fn terminate_waits_for_no_blocked_input() {
     watchdog(30, || {
         for kind in THREADS {
             let pool = kind.pool();
@@ -604,7 +668,7 @@ fn d11_terminate_waits_for_no_blocked_input() {
 }
 
 #[test]
-fn d13_close_with_an_endless_input_then_join() {
+fn close_with_an_endless_input_then_join() {
     watchdog(30, || {
         for kind in ALL {
             for (ordered, keep) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -630,7 +694,7 @@ fn d13_close_with_an_endless_input_then_join() {
 }
 
 #[test]
-fn d13_a_pool_dropped_with_a_live_stream() {
+fn a_pool_dropped_with_a_live_stream() {
     watchdog(30, || {
         for kind in ALL {
             for len in [10, u64::MAX] {
@@ -716,66 +780,6 @@ fn a_chunk_refused_by_a_terminated_pool_ends_the_stream_at_once() {
                 };
                 assert_matches!(error, Error::Terminated, "{kind:?}");
                 assert!(stream.next().is_none());
-            }
-        }
-    });
-}
-
-#[test]
-fn d14_the_same_results_at_every_chunk_size() {
-    const LEN: usize = fewer(100, 13);
-
-    watchdog(60, || {
-        let bad = |i: usize| i % 7 == 3 || i % 12 == 0;
-        let f = move |i: usize| match bad(i) {
-            true => panic_any(ON_PURPOSE),
-            false => i * 2,
-        };
-        let expected: Vec<_> =
-            (0..LEN).map(|i| if bad(i) { Err(Some(i)) } else { Ok(i * 2) }).collect();
-        for (kind, pool) in all_pools() {
-            for chunk in [None, Some(1), Some(2), Some(4), Some(6), Some(1000)]
-                .into_iter()
-                .step_by(fewer(1, 2))
-            {
-                let what = format!("{kind:?}, chunk {chunk:?}");
-                let ordered = options(&pool, chunk, None).imap(f, 0..LEN);
-                assert_eq!(ordered.map(plain).collect::<Vec<_>>(), expected, "{what}");
-                let unordered = options(&pool, chunk, None).imap_unordered(f, 0..LEN);
-                let mut seen: Vec<_> = unordered.map(plain).collect();
-                seen.sort_by_key(|result| result.map_or_else(|i| i.unwrap(), |value| value / 2));
-                assert_eq!(seen, expected, "{what}");
-            }
-        }
-    });
-}
-
-/// `next` takes `&mut self`: threads that share a stream need a lock of their own, and it is enough.
-#[test]
-fn d15_threads_that_share_a_stream_get_each_result_once() {
-    const LEN: u32 = fewer(500, 25) as u32;
-
-    fn assert_send<T: Send>(_: &T) {}
-
-    watchdog(60, || {
-        for kind in THREADS {
-            for ordered in [true, false] {
-                let pool = kind.pool();
-                let stream = stream(options(&pool, None, None), ordered, |x: u32| x, 0..LEN);
-                assert_send(&stream);
-                let (stream, seen) = (Mutex::new(stream), Mutex::new(BTreeSet::new()));
-                thread::scope(|scope| {
-                    for _ in 0..fewer(8, 3) {
-                        scope.spawn(|| {
-                            loop {
-                                let next = stream.lock().unwrap().next();
-                                let Some(value) = next else { break };
-                                assert!(seen.lock().unwrap().insert(value.unwrap()));
-                            }
-                        });
-                    }
-                });
-                assert!(seen.into_inner().unwrap().into_iter().eq(0..LEN));
             }
         }
     });

@@ -1,4 +1,5 @@
-//! The workers: who they are, what they keep, how they are replaced, and rayon code on them.
+//! The workers: how many there are, how tasks know theirs, initializers, how workers are replaced, and in which order
+//! they begin calls. What they keep: `worker_locals.rs`; rayon code on them: `rayon_inside.rs`.
 
 mod common;
 
@@ -11,15 +12,28 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use parpool::{AsyncResult, Context, Error, Pool, WorkerId, WorkerLocal, current_worker};
-use rayon::prelude::*;
 
 use common::{
-    ALL, Bomb, Counter, Crowd, Drops, Kind, LASTING, ON_PURPOSE, THREADS, all_pools,
-    assert_no_threads, eventually, fewer, gate, hold, live_threads, message, panicked, scaled,
-    watchdog,
+    ALL, Bomb, Counter, Crowd, Drops, Kind, ON_PURPOSE, THREADS, all_pools, assert_no_threads,
+    eventually, fewer, gate, hold, live_threads, scaled, square, watchdog,
 };
 
 // ---- who runs this -------------------------------------------------------------------------------
+
+#[test]
+fn the_number_of_workers() {
+    watchdog(10, || {
+        assert_matches!(Pool::new(0), Err(Error::InvalidArgument(_)));
+        assert_matches!(Pool::builder().processes(0).build(), Err(Error::InvalidArgument(_)));
+        let pool = Pool::builder().processes(3).context(Context::threads().name("three")).build();
+        let pool = pool.unwrap();
+        assert_eq!(pool.processes(), 3);
+        // A thread takes its name when it comes up.
+        assert!(eventually(|| live_threads("three").is_none_or(|live| live == 3)));
+        let cores = thread::available_parallelism().unwrap().get();
+        assert_eq!(Pool::new(None).unwrap().processes(), cores);
+    });
+}
 
 #[test]
 fn more_workers_than_there_can_be_are_an_invalid_argument() {
@@ -66,6 +80,27 @@ fn a_stack_is_large_enough_or_the_pool_cannot_be_started() {
                         );
                     }
                 }
+            }
+        }
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "any size of stack is fine there")]
+fn a_worker_that_cannot_be_started_fails_the_pool() {
+    watchdog(20, || {
+        // The first few have room in the address space, so there is something to clean up.
+        let context = Context::threads().name("large").stack_size(1 << 45);
+        for workers in [1, 8] {
+            for tasks in [None, Some(1)] {
+                let builder = Pool::builder().processes(workers).context(context.clone());
+                match builder.max_tasks_per_child(tasks).build() {
+                    Err(Error::Start(_)) => {}
+                    // A system that gives one thread such a stack.
+                    Ok(_) if workers == 1 => {}
+                    other => panic!("{other:?}"),
+                }
+                assert_no_threads("large");
             }
         }
     });
@@ -128,6 +163,35 @@ fn all_workers_take_part() {
 }
 
 #[test]
+fn never_more_tasks_at_once_than_workers() {
+    watchdog(30, || {
+        for kind in THREADS {
+            let (pool, crowd) = (kind.pool(), Crowd::default());
+            let task = {
+                let crowd = crowd.clone();
+                move || {
+                    crowd.enter();
+                    thread::sleep(Duration::from_micros(200));
+                    crowd.leave();
+                }
+            };
+            let results: Vec<_> =
+                (0..fewer(100, 8)).map(|_| pool.apply_async(task.clone(), ())).collect();
+            let map = {
+                let task = task.clone();
+                pool.map_async(move |_| task(), 0..fewer(100, 8))
+            };
+            pool.map(|_| task(), 0..fewer(100, 8)).unwrap();
+            results.into_iter().for_each(|result| result.get().unwrap());
+            map.get().unwrap();
+            assert!(crowd.most() <= kind.workers(), "{} at once, {kind:?}", crowd.most());
+            // And not fewer, if there is as much to do.
+            drop(hold(&pool, kind.workers()));
+        }
+    });
+}
+
+#[test]
 fn a_pool_in_a_task_of_another_has_workers_of_its_own() {
     watchdog(20, || {
         for (outer, inner) in ALL.into_iter().flat_map(|outer| ALL.map(|inner| (outer, inner))) {
@@ -174,6 +238,61 @@ fn callbacks_and_initializers_know_their_worker() {
 // ---- initializers --------------------------------------------------------------------------------
 
 #[test]
+fn the_initializer_runs_once_on_each_worker_before_its_tasks() {
+    thread_local! {
+        static RUNS: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
+    watchdog(20, || {
+        for kind in ALL {
+            let (workers, runs) = (kind.workers(), Counter::default());
+            let count = runs.clone();
+            let initializer = move |name: &str, n: u32| {
+                count.add();
+                RUNS.with_borrow_mut(|runs| runs.push(format!("{name}{n}")));
+            };
+            let pool = kind.builder().initializer(initializer, ("init", 7)).build().unwrap();
+            assert_eq!(runs.get(), workers, "{kind:?}: each before `build` returns");
+            let seen = pool.map(|_| RUNS.with_borrow(Clone::clone), 0..fewer(100, 12)).unwrap();
+            for seen in seen {
+                assert_eq!(seen, ["init7"], "{kind:?}");
+            }
+            if !matches!(kind, Kind::Replaced(..)) {
+                assert_eq!(runs.get(), workers, "{kind:?}");
+            }
+            // The test's own thread is the worker of a serial pool.
+            RUNS.with_borrow_mut(Vec::clear);
+        }
+    });
+}
+
+#[test]
+fn the_initializer_runs_again_on_each_new_worker() {
+    const LEN: usize = fewer(20, 8);
+
+    watchdog(20, || {
+        for workers in [1, 3] {
+            let runs = Arc::new(Mutex::new(Vec::new()));
+            let note = Arc::clone(&runs);
+            let initializer = move || {
+                let worker = current_worker().expect("the initializer knows its worker");
+                note.lock().unwrap().push((worker.index(), worker.generation()));
+            };
+            let builder = Kind::Replaced(workers, 2).builder();
+            let pool = builder.initializer(initializer, ()).build().unwrap();
+            let ran = pool.chunksize(1).map(|_| current_worker().unwrap(), 0..LEN).unwrap();
+            pool.close();
+            pool.join().unwrap();
+            let runs = runs.lock().unwrap();
+            let distinct: HashSet<_> = runs.iter().copied().collect();
+            assert_eq!(distinct.len(), runs.len(), "once each: {runs:?}");
+            assert!(ran.iter().all(|id| distinct.contains(&(id.index(), id.generation()))));
+            assert!(runs.len() >= LEN / 2);
+        }
+    });
+}
+
+#[test]
 fn an_initializer_gets_a_clone_of_its_arguments() {
     watchdog(20, || {
         for kind in ALL {
@@ -216,6 +335,51 @@ fn the_panic_of_an_initializer_keeps_its_payload() {
             let Error::Initializer(inner) = error else { panic!("{kind:?}: {error:?}") };
             let panic = inner.downcast_ref::<parpool::Panic>().expect("a panic");
             assert_eq!((panic.index(), panic.message()), (None, ON_PURPOSE));
+        }
+    });
+}
+
+#[test]
+fn an_initializer_that_fails_is_the_end_of_it() {
+    // python/cpython#87472
+    watchdog(10, || {
+        for kind in ALL {
+            for panics in [false, true] {
+                let runs = Counter::default();
+                let count = runs.clone();
+                let initializer = move || {
+                    count.add();
+                    assert!(!panics, "{ON_PURPOSE}");
+                    Err::<(), _>("no luck")
+                };
+                let error = kind.named("failing").initializer(initializer, ()).build().unwrap_err();
+                let text = if panics { "panicked: on purpose" } else { "no luck" };
+                assert_matches!(&error, Error::Initializer(inner) if inner.to_string() == text);
+                assert!(
+                    (1..=kind.workers()).contains(&runs.get()),
+                    "{kind:?}: {} runs",
+                    runs.get()
+                );
+                assert_no_threads("failing");
+            }
+        }
+    });
+}
+
+#[test]
+fn one_worker_whose_initializer_fails_fails_the_pool() {
+    watchdog(10, || {
+        for (kind, bad) in [Kind::Lasting(3), Kind::Replaced(3, 1)]
+            .into_iter()
+            .flat_map(|kind| [0, 1, 2].map(|bad| (kind, bad)))
+        {
+            let initializer = move || match current_worker() {
+                Some(worker) if worker.index() == bad => Err("no luck"),
+                _ => Ok(()),
+            };
+            let built = kind.named("one-fails").initializer(initializer, ()).build();
+            assert_matches!(built, Err(Error::Initializer(_)), "{kind:?} {bad}");
+            assert_no_threads("one-fails");
         }
     });
 }
@@ -456,6 +620,103 @@ fn touch(crowd: &Crowd) -> ThreadId {
 }
 
 #[test]
+fn a_life_of_no_task_is_refused() {
+    let error = Pool::builder().processes(2).max_tasks_per_child(0).build();
+    assert_matches!(error, Err(Error::InvalidArgument(_)));
+    let error = Pool::builder().context(Context::serial()).max_tasks_per_child(0).build();
+    assert_matches!(error, Err(Error::InvalidArgument(_)));
+    Pool::builder().processes(1).max_tasks_per_child(None).build().unwrap();
+}
+
+#[test]
+fn all_results_come_from_workers_that_are_replaced() {
+    watchdog(20, || {
+        let pool = Kind::Replaced(3, 10).pool();
+        let results: Vec<_> =
+            (0..fewer(100, 30) as u64).map(|i| pool.apply_async(square, (i,))).collect();
+        for (i, result) in (0..).zip(results) {
+            assert_eq!(result.get().unwrap(), i * i);
+        }
+    });
+}
+
+#[test]
+fn a_generation_is_exactly_so_many_tasks() {
+    const CALLS: usize = fewer(100, 12);
+
+    watchdog(20, || {
+        for (workers, tasks) in [(1, 1), (1, 3), (3, 1), (3, 10)] {
+            let pool = Kind::Replaced(workers, tasks).pool();
+            let results: Vec<_> =
+                (0..CALLS).map(|_| pool.apply_async(current_worker, ())).collect();
+            let mut ran = BTreeMap::<_, usize>::new();
+            for result in results {
+                let worker = result.get().unwrap().expect("a worker runs it");
+                *ran.entry((worker.index(), worker.generation())).or_default() += 1;
+            }
+            assert_eq!(ran.values().sum::<usize>(), CALLS);
+            for ((index, generation), count) in &ran {
+                let last = !ran.contains_key(&(*index, generation + 1));
+                assert!(*count == tasks || last && *count < tasks, "{workers} x {tasks}: {ran:?}");
+                assert!(*generation == 0 || ran.contains_key(&(*index, generation - 1)), "{ran:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_pool_closed_early_finishes_on_new_workers() {
+    watchdog(20, || {
+        for (workers, verb) in
+            [1, 3].into_iter().flat_map(|workers| [0, 1].map(|verb| (workers, verb)))
+        {
+            let pool = Kind::Replaced(workers, 1).pool();
+            let ran = Counter::default();
+            let count = ran.clone();
+            let task = move |i: u64| (count.add(), square(i)).1;
+            let results: Vec<_> = match verb {
+                0 => (0..6).map(|i| pool.apply_async(task.clone(), (i,))).collect(),
+                _ => vec![],
+            };
+            let map = pool.chunksize(1).map_async(task, 0..6 * verb);
+            pool.close();
+            pool.join().unwrap();
+            assert_eq!(ran.get(), 6);
+            assert!(results.iter().all(AsyncResult::ready) && map.ready());
+            assert!(
+                results.into_iter().zip(0..).all(|(result, i)| result.get().unwrap() == square(i))
+            );
+            assert_eq!(map.get().unwrap().len() as u64, 6 * verb);
+        }
+    });
+}
+
+#[test]
+fn replacement_loses_and_repeats_no_task() {
+    // python/cpython#91315, python/cpython#82980
+    watchdog(50, || {
+        for (workers, tasks) in
+            [1, 2, 4].into_iter().flat_map(|workers| [1, 2, 3].map(|n| (workers, n)))
+        {
+            let pool = Kind::Replaced(workers, tasks).pool();
+            // Each generation is the start of a thread: fewer where generations are short.
+            let count = scaled(if tasks == 3 { 10_000 } else { 1000 * tasks });
+            let ran: Arc<Vec<Counter>> = Arc::new((0..count).map(|_| Counter::default()).collect());
+            let results: Vec<_> = (0..count)
+                .map(|i| {
+                    let ran = Arc::clone(&ran);
+                    pool.apply_async(move || ran[i].add(), ())
+                })
+                .collect();
+            pool.close();
+            pool.join().unwrap();
+            assert!(results.iter().all(|result| result.successful().unwrap()));
+            assert!(ran.iter().all(|ran| ran.get() == 1), "{workers} workers, {tasks} tasks each");
+        }
+    });
+}
+
+#[test]
 fn a_new_worker_is_a_new_thread_and_comes_after_the_old_one_is_gone() {
     const CALLS: usize = fewer(60, 8);
 
@@ -615,497 +876,6 @@ fn the_census_finds_threads_by_name() {
     assert_no_threads("census");
 }
 
-// ---- state of workers ----------------------------------------------------------------------------
-
-#[test]
-fn a_worker_local_is_built_once_for_each_worker() {
-    const LEN: i32 = fewer(1000, 50) as i32;
-
-    watchdog(20, || {
-        for kind in LASTING.into_iter().chain([Kind::Serial]) {
-            let pool = kind.pool();
-            let built = Counter::default();
-            let count = built.clone();
-            let local = WorkerLocal::new(move || (count.add(), current_worker(), 0).2);
-            assert_eq!(built.get(), 0, "not before it is used");
-            pool.map(|_| local.with(|uses| *uses += 1), 0..LEN).unwrap();
-            assert!((1..=kind.workers()).contains(&built.get()), "{kind:?}");
-            let values = local.into_inner();
-            assert_eq!(values.len(), built.get());
-            assert_eq!(values.into_iter().sum::<i32>(), LEN, "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn a_worker_local_belongs_to_its_worker() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            let local = WorkerLocal::new(|| (current_worker(), thread::current().id()));
-            let who = || {
-                let owner = local.with(|owner| *owner);
-                assert_eq!(owner, (current_worker(), thread::current().id()));
-            };
-            pool.map(|_| who(), 0..fewer(100, 12)).unwrap();
-            for _ in 0..fewer(20, 4) {
-                pool.apply(who, ()).unwrap();
-            }
-        }
-    });
-}
-
-#[test]
-fn a_task_on_top_of_another_has_a_value_of_its_own() {
-    const CALLS: usize = fewer(20, 3);
-    const DEPTH: usize = fewer(3, 2);
-
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = Arc::new(kind.pool());
-            // True while somebody uses it.
-            let local: Arc<WorkerLocal<(bool, usize)>> = Arc::new(WorkerLocal::default());
-            fn nest(
-                pool: &Arc<Pool>,
-                local: &Arc<WorkerLocal<(bool, usize)>>,
-                depth: usize,
-            ) -> usize {
-                local.with(|value| {
-                    assert!(!value.0, "another task uses it");
-                    value.0 = true;
-                    value.1 += 1;
-                    let below: usize = if depth == 0 {
-                        0
-                    } else {
-                        let (inner, same) = (Arc::clone(pool), Arc::clone(local));
-                        let call = pool.apply_async(move || nest(&inner, &same, depth - 1), ());
-                        let map = pool.map(|_| nest(pool, local, depth - 1), 0..2).unwrap();
-                        call.get().unwrap() + map.into_iter().sum::<usize>()
-                    };
-                    assert!(value.0);
-                    value.0 = false;
-                    1 + below
-                })
-            }
-            let (inner, same) = (Arc::clone(&pool), Arc::clone(&local));
-            let calls: Vec<_> = (0..CALLS)
-                .map(|_| {
-                    let (pool, local) = (Arc::clone(&inner), Arc::clone(&same));
-                    inner.apply_async(move || nest(&pool, &local, DEPTH), ())
-                })
-                .collect();
-            drop((inner, same));
-            let uses: usize = calls.into_iter().map(|call| call.get().unwrap()).sum();
-            assert_eq!(
-                uses,
-                CALLS * (0..=DEPTH as u32).map(|level| 3_usize.pow(level)).sum::<usize>(),
-                "{kind:?}"
-            );
-            pool.close();
-            pool.join().unwrap();
-            drop(pool);
-            assert!(eventually(|| Arc::strong_count(&local) == 1), "{kind:?}");
-            let values = Arc::into_inner(local).unwrap().into_inner();
-            assert!(values.iter().all(|value| !value.0));
-            if !matches!(kind, Kind::Replaced(..)) {
-                assert_eq!(values.iter().map(|value| value.1).sum::<usize>(), uses, "{kind:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn rayon_code_in_a_task_does_not_see_values_that_are_lent() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            let local = WorkerLocal::new(|| false);
-            thread::scope(|scope| {
-                for _ in 0..fewer(4, 2) {
-                    scope.spawn(|| {
-                        pool.map(
-                            |_| {
-                                local.with(|used| {
-                                    assert!(!std::mem::replace(used, true));
-                                    (0..fewer(64, 4)).into_par_iter().for_each(|_| {
-                                        std::hint::black_box(0);
-                                    });
-                                    *used = false;
-                                });
-                            },
-                            0..fewer(50, 3),
-                        )
-                        .unwrap();
-                    });
-                }
-            });
-        }
-    });
-}
-
-#[test]
-fn worker_locals_are_dropped_by_their_worker_when_it_is_replaced() {
-    struct Owned(WorkerId, ThreadId, Arc<Mutex<Vec<(WorkerId, bool)>>>);
-    impl Drop for Owned {
-        fn drop(&mut self) {
-            let same = thread::current().id() == self.1 && current_worker() == Some(self.0);
-            self.2.lock().unwrap().push((self.0, same));
-        }
-    }
-
-    const CALLS: usize = fewer(20, 4);
-
-    watchdog(20, || {
-        for workers in [1, 3] {
-            let pool = Kind::Replaced(workers, 1).pool();
-            let dropped = Arc::new(Mutex::new(Vec::new()));
-            let note = Arc::clone(&dropped);
-            let local = WorkerLocal::new(move || {
-                Owned(current_worker().unwrap(), thread::current().id(), Arc::clone(&note))
-            });
-            let used: Vec<_> = (0..CALLS)
-                .map(|_| pool.apply(|| local.with(|owned| owned.0), ()).unwrap())
-                .collect();
-            pool.close();
-            pool.join().unwrap();
-            let dropped = dropped.lock().unwrap();
-            assert_eq!(dropped.len(), CALLS);
-            for (owner, same) in &*dropped {
-                assert!(same, "{owner:?}: dropped elsewhere");
-                assert!(used.contains(owner));
-            }
-        }
-    });
-}
-
-/// And so does its worker's successor when that has had its tasks: none is left to the end of the `WorkerLocal`.
-#[test]
-fn a_value_that_is_lent_while_its_task_maps_goes_with_its_worker() {
-    watchdog(60, || {
-        for kind in [Kind::Replaced(1, 2), Kind::Serial] {
-            let pool = kind.builder().max_tasks_per_child(2).build().unwrap();
-            let drops = Drops::default();
-            let makes = drops.clone();
-            let local = WorkerLocal::new(move || makes.make(0));
-            let maps = || local.with(|_| pool.chunksize(1).map(|x| x, 0..5).unwrap());
-            for _ in 0..scaled(100) {
-                assert_eq!(pool.apply(maps, ()).unwrap().len(), 5);
-                assert!(drops.alive() <= 1, "{kind:?}: {} values", drops.alive());
-            }
-            // Two workers' lives.
-            for _ in 0..4 {
-                pool.apply(|| (), ()).unwrap();
-            }
-            assert_eq!((drops.made(), drops.alive()), (scaled(100), 0), "{kind:?}");
-            drops.assert_each_once();
-        }
-    });
-}
-
-#[test]
-fn worker_locals_outlive_a_pool_that_keeps_its_workers() {
-    watchdog(20, || {
-        for kind in LASTING {
-            let drops = Drops::default();
-            let make = drops.clone();
-            let local = WorkerLocal::new(move || make.make(1));
-            let pool = kind.pool();
-            pool.map(|_| local.with(|_| ()), 0..fewer(100, 12)).unwrap();
-            drop(pool);
-            assert_eq!(drops.alive(), drops.made());
-            let values = local.into_inner();
-            assert_eq!(values.len(), drops.made());
-            drop(values);
-            drops.assert_each_once();
-        }
-    });
-}
-
-#[test]
-fn a_panicking_use_drops_its_value_and_the_next_builds_another() {
-    watchdog(20, || {
-        for kind in ALL {
-            let drops = Drops::default();
-            let make = drops.clone();
-            let local = WorkerLocal::new(move || (make.make(0), 0));
-            let pool = kind.pool();
-            let use_it = |panics: bool| {
-                pool.apply(
-                    || {
-                        local.with(|(_, uses)| {
-                            assert_eq!(*uses, 0);
-                            *uses += 1;
-                            assert!(!panics, "{ON_PURPOSE}");
-                            *uses -= 1;
-                        });
-                    },
-                    (),
-                )
-            };
-            for i in 0..fewer(20, 6) {
-                let panics = i % 3 == 1;
-                assert_eq!(use_it(panics).is_err(), panics, "{kind:?}");
-            }
-            assert!(drops.made() >= 2);
-            drop(pool);
-            drop(local);
-            drops.assert_each_once();
-        }
-    });
-}
-
-#[test]
-fn a_value_that_cannot_be_built_is_the_panic_of_the_task() {
-    watchdog(20, || {
-        for kind in ALL {
-            let tries = Counter::default();
-            let count = tries.clone();
-            let local = WorkerLocal::new(move || {
-                assert!(count.next() >= 3, "{ON_PURPOSE}");
-                7
-            });
-            let pool = kind.pool();
-            for _ in 0..3 {
-                let error = pool.map(|_| local.with(|value| *value), 0..1);
-                assert_eq!(panicked(error), (Some(0), ON_PURPOSE.to_owned()));
-            }
-            assert_eq!(pool.map(|_| local.with(|value| *value), 0..3).unwrap(), [7; 3], "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn a_value_whose_drop_panics_does_not_stop_replacement() {
-    watchdog(20, || {
-        let pool = Kind::Replaced(2, 1).pool();
-        let local = WorkerLocal::new(|| Bomb);
-        for i in 0..fewer(20, 4) {
-            assert_eq!(pool.apply(|| local.with(|_| i), ()).unwrap(), i);
-        }
-        pool.close();
-        pool.join().unwrap();
-        assert_eq!(local.into_inner().len(), 0);
-    });
-}
-
-#[test]
-fn two_values_of_a_worker_may_both_panic_when_they_are_dropped() {
-    watchdog(20, || {
-        for kind in [Kind::Replaced(1, 1), Kind::Serial] {
-            let pool = kind.builder().max_tasks_per_child(1).build().unwrap();
-            let local = Arc::new(WorkerLocal::new(|| Bomb));
-            let inner = Arc::clone(&local);
-            pool.apply(move || inner.with(|_| inner.with(|_| ())), ()).unwrap();
-            // Behind the replacement.
-            assert_eq!(pool.apply(|| 7, ()).unwrap(), 7, "{kind:?}");
-            pool.close();
-            pool.join().unwrap();
-            assert_eq!(Arc::into_inner(local).unwrap().into_inner().len(), 0, "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn threads_outside_and_many_pools_may_share_one() {
-    watchdog(20, || {
-        let local = WorkerLocal::new(|| 0);
-        local.with(|uses| *uses += 1);
-        for (_, pool) in all_pools() {
-            pool.map(|_| local.with(|uses| *uses += 1), 0..10).unwrap();
-        }
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| local.with(|uses| *uses += 1));
-            }
-        });
-        let caught = catch_unwind(AssertUnwindSafe(|| local.with(|_| panic!("{ON_PURPOSE}"))));
-        assert_eq!(message(&*caught.unwrap_err()), ON_PURPOSE);
-        local.with(|uses| *uses += 1);
-        // Uses by workers that were replaced, and those before the panic, may be lost.
-        let kept = 10 * (LASTING.len() + 1) + 1;
-        assert!(local.into_inner().into_iter().sum::<usize>() >= kept);
-    });
-}
-
-#[test]
-fn a_worker_local_may_go_before_the_pool() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let drops = Drops::default();
-            for _ in 0..fewer(10, 2) {
-                let make = drops.clone();
-                let local = WorkerLocal::new(move || make.make(1));
-                pool.map(|_| local.with(|_| ()), 0..fewer(10, 4)).unwrap();
-                drop(local);
-                if !matches!(kind, Kind::Replaced(..)) {
-                    drops.assert_each_once();
-                }
-            }
-            assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
-            // A worker that is being replaced drops its values itself, maybe later than the local.
-            pool.close();
-            pool.join().unwrap();
-            drops.assert_each_once();
-        }
-    });
-}
-
-/// A worker that drops its values has a reference to what made them, and it may be the last.
-#[test]
-fn a_worker_local_whose_maker_panics_when_dropped_harms_no_worker() {
-    struct Bomb;
-
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            // On the worker only: what the owner drops is the owner's panic.
-            assert!(current_worker().is_none(), "{ON_PURPOSE}");
-        }
-    }
-
-    watchdog(60, || {
-        let pool = Kind::Replaced(2, 3).pool();
-        for _ in 0..scaled(200) {
-            let bomb = Bomb;
-            let local = WorkerLocal::new(move || {
-                let _in_the_closure = &bomb;
-            });
-            pool.map(|_| local.with(|()| ()), 0..10).unwrap();
-        }
-        assert_eq!(pool.apply(|| 1, ()).unwrap(), 1);
-    });
-}
-
-// ---- rayon ---------------------------------------------------------------------------------------
-
-#[test]
-fn install_runs_rayon_code_on_the_workers() {
-    const PIECES: u64 = fewer(100, 10) as u64;
-    const LEN: u64 = fewer(10_000, 50) as u64;
-
-    watchdog(20, || {
-        for kind in LASTING {
-            let pool = kind.pool();
-            let xs: Vec<u64> = (0..LEN).collect();
-            let workers = pool
-                .install(|| {
-                    assert_eq!(rayon::current_num_threads(), kind.workers());
-                    let workers = xs.par_iter().map(|_| current_worker().unwrap().index());
-                    workers.collect::<HashSet<_>>()
-                })
-                .unwrap();
-            assert!(workers.iter().all(|index| *index < kind.workers()));
-            let (a, b) = pool.install(|| rayon::join(|| 1, || 2)).unwrap();
-            assert_eq!((a, b), (1, 2));
-            assert_eq!(pool.install(|| xs.par_iter().sum::<u64>()).unwrap(), LEN * (LEN - 1) / 2);
-        }
-        for kind in [Kind::Replaced(3, 2), Kind::Serial] {
-            let pool = kind.pool();
-            assert_eq!(
-                pool.install(|| (0..PIECES).into_par_iter().sum::<u64>()).unwrap(),
-                PIECES * (PIECES - 1) / 2
-            );
-        }
-    });
-}
-
-#[test]
-fn install_comes_before_what_waits_from_outside() {
-    watchdog(20, || {
-        let pool = Pool::new(1).unwrap();
-        let (mut opener, held) = hold(&pool, 1);
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let note = Arc::clone(&order);
-        let calls: Vec<_> = (0..5)
-            .map(|i| {
-                let note = Arc::clone(&note);
-                pool.apply_async(move || note.lock().unwrap().push(i), ())
-            })
-            .collect();
-        thread::scope(|scope| {
-            scope.spawn(|| pool.install(|| order.lock().unwrap().push(99)).unwrap());
-            // It is queued for sure only when it has had the time for it.
-            thread::sleep(Duration::from_millis(100));
-            opener.open();
-        });
-        calls.into_iter().for_each(|call| call.get().unwrap());
-        held.into_iter().for_each(|held| held.get().unwrap());
-        assert_eq!(*order.lock().unwrap(), [99, 0, 1, 2, 3, 4]);
-    });
-}
-
-#[test]
-fn install_in_a_task_runs_there_and_then() {
-    watchdog(20, || {
-        for kind in ALL {
-            let pool = kind.pool();
-            let same = pool.apply(
-                || {
-                    let here = thread::current().id();
-                    pool.install(|| thread::current().id()).unwrap() == here
-                },
-                (),
-            );
-            assert!(same.unwrap(), "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn a_panic_in_install_is_an_error() {
-    watchdog(20, || {
-        for (kind, pool) in all_pools() {
-            let result = pool.install(|| {
-                (0..fewer(100, 10))
-                    .into_par_iter()
-                    .for_each(|i| assert_ne!(i, fewer(50, 5), "{ON_PURPOSE}"));
-            });
-            assert!(panicked(result).1.contains(ON_PURPOSE), "{kind:?}");
-            // One that nobody waits for aborts the process on a pool of bare rayon.
-            let quiet = pool.install(|| {
-                if kind != Kind::Serial {
-                    rayon::spawn(|| panic!("{ON_PURPOSE}"));
-                }
-            });
-            quiet.unwrap();
-            assert_eq!(pool.apply(|| 5, ()).unwrap(), 5);
-        }
-    });
-}
-
-#[test]
-fn rayon_code_in_tasks_while_many_handles_are_queued() {
-    const ITEMS: u64 = fewer(1000, 20) as u64;
-
-    watchdog(40, || {
-        for kind in LASTING.into_iter().chain([Kind::Lasting(2), Kind::Replaced(2, 50)]) {
-            let pool = Arc::new(kind.pool());
-            let calls: Vec<AsyncResult<u64>> = (0..fewer(2000, 6) as u64)
-                .map(|i| {
-                    let inner = Arc::clone(&pool);
-                    let task = move || match i % 20 {
-                        0 => (0..ITEMS).into_par_iter().map(|x| x % 7).sum(),
-                        1 => inner.map(|x| x % 7, 0..ITEMS).unwrap().into_iter().sum(),
-                        2 => inner.install(|| rayon::join(|| 1, || 2)).map(|(a, b)| a + b).unwrap(),
-                        _ => i,
-                    };
-                    pool.apply_async(task, ())
-                })
-                .collect();
-            let serial = (0..ITEMS).map(|x| x % 7).sum::<u64>();
-            for (call, i) in calls.into_iter().zip(0..) {
-                let expected = match i % 20 {
-                    0 | 1 => serial,
-                    2 => 3,
-                    _ => i,
-                };
-                assert_eq!(call.get().unwrap(), expected, "{kind:?}");
-            }
-            pool.close();
-            pool.join().unwrap();
-        }
-    });
-}
-
 #[test]
 fn a_task_that_owns_its_pool_may_be_skipped_by_the_last_worker() {
     // On a thread that was no worker any more the drop of the pool waited for that thread.
@@ -1168,6 +938,18 @@ fn what_comes_as_the_last_worker_gives_up_is_refused_or_run() {
     });
 }
 
+#[test]
+fn a_serial_worker_is_not_replaced_under_a_task() {
+    watchdog(20, || {
+        let pool = Kind::Serial.builder().max_tasks_per_child(2).build().unwrap();
+        let generation = || current_worker().unwrap().generation();
+        let task = || (generation(), pool.chunksize(1).map(|x| x, 0..5).unwrap(), generation());
+        let (before, _, after) = pool.apply(task, ()).unwrap();
+        assert_eq!(before, after);
+        assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
+    });
+}
+
 // ---- a serial pool in a task ---------------------------------------------------------------------
 
 #[test]
@@ -1195,18 +977,6 @@ fn a_worker_is_known_as_one_inside_of_a_serial_pool() {
             send.send(pool).unwrap();
             assert_eq!(call.get().unwrap(), 3, "{kind:?}");
         }
-    });
-}
-
-#[test]
-fn a_serial_worker_is_not_replaced_under_a_task() {
-    watchdog(20, || {
-        let pool = Kind::Serial.builder().max_tasks_per_child(2).build().unwrap();
-        let generation = || current_worker().unwrap().generation();
-        let task = || (generation(), pool.chunksize(1).map(|x| x, 0..5).unwrap(), generation());
-        let (before, _, after) = pool.apply(task, ()).unwrap();
-        assert_eq!(before, after);
-        assert_eq!(pool.apply(generation, ()).unwrap(), before + 1);
     });
 }
 

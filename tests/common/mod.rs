@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use parpool::{AsyncResult, Builder, Context, Error, Pool, TaskHandle};
+use parpool::{AsyncResult, Builder, Context, Error, Pool, TaskHandle, is_cancelled};
 
 /// Longer than anything takes that does not hang, also on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(20 * PATIENCE);
@@ -405,6 +405,13 @@ impl fmt::Debug for Counted {
 
 pub(crate) fn square(x: u64) -> u64 {
     x * x
+}
+
+/// Waits, as a task, until nobody wants its outcome.
+pub(crate) fn until_cancelled() {
+    while !is_cancelled() {
+        thread::yield_now();
+    }
 }
 
 /// Says that it has so many items, whatever it has.
