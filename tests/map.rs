@@ -1097,7 +1097,7 @@ fn the_state_of_a_map_init_is_made_once_for_each_block() {
     }
 }
 
-// ---- who takes part ------------------------------------------------------------------------------
+// ---- which workers take part ---------------------------------------------------------------------
 
 /// Items that meet need a worker each; the one that found the iterator busy is called back, also when
 /// it is the one that waits for the map.

@@ -205,7 +205,7 @@ fn is_cancelled_is_about_the_running_task_only() {
     });
 }
 
-/// The items of a call that timed out may lie in the queue until somebody else sweeps it.
+/// The items of a call that timed out may lie in the queue until another thread sweeps it.
 #[test]
 fn what_a_late_call_leaves_behind_panics_at_nobody_when_it_is_dropped() {
     watchdog(20, || {

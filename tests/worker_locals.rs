@@ -60,7 +60,7 @@ fn a_task_on_top_of_another_has_a_value_of_its_own() {
     watchdog(20, || {
         for kind in ALL {
             let pool = Arc::new(kind.pool());
-            // True while somebody uses it.
+            // True while it is in use.
             let local: Arc<WorkerLocal<(bool, usize)>> = Arc::new(WorkerLocal::default());
             fn nest(
                 pool: &Arc<Pool>,
