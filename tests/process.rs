@@ -159,6 +159,7 @@ fn a_panic_above_a_pool_terminates_it() {
 /// A thread whose stack has the usual size cannot be started in this process, and `join_timeout` needs one.
 #[cfg(target_os = "linux")]
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still_be_joined() {
     const NAME: &str =
         "a_join_with_a_timeout_that_finds_no_thread_is_an_error_and_the_pool_can_still_be_joined";
