@@ -27,8 +27,8 @@ fn skew(c: &mut Criterion) {
         ("last 8", LEN - 8..LEN, 500_000),
         ("last 1 %", LEN - LEN / 100..LEN, 4_000),
     ];
-    for (name, dear, rounds) in cases {
-        let f = |i: &usize| work(if dear.contains(i) { rounds } else { 0 });
+    for (name, expensive, rounds) in cases {
+        let f = |i: &usize| work(if expensive.contains(i) { rounds } else { 0 });
         group.bench_function(BenchmarkId::new("serial", name), |b| {
             b.iter(|| items.iter().map(f).collect::<Vec<_>>());
         });

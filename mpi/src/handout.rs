@@ -138,7 +138,7 @@ impl Handout {
     pub(crate) fn size(&self) -> usize {
         let mut size = self.wanted();
         if self.set_chunk.is_none() {
-            // Something for everybody until the end.
+            // Something foreverybody until the end.
             let workers: usize = self.seats.iter().map(|seat| seat.workers).sum();
             let share = |items: usize| (items / (2 * workers.max(1))).max(1);
             size = size.min(self.left.map_or(usize::MAX, share));
@@ -173,7 +173,7 @@ impl Handout {
         self.pace = Pace { nanos: Some(nanos), bytes: bytes / items, chunk: items };
     }
 
-    /// `items` items are done with: whoever asked has them.
+    /// `items` items are done with: the rank that asked has them.
     pub(crate) fn close(&mut self, items: usize) {
         self.open -= items;
     }

@@ -29,7 +29,7 @@ pub(crate) struct Link {
     lost: Vec<bool>,
     /// Losses that nobody has been told of.
     news: VecDeque<(usize, String)>,
-    /// A wildcard receive fails for ever once some rank is gone; then each rank is asked by itself.
+    /// A wildcard receive fails forever once some rank is gone; then each rank is asked by itself.
     one_by_one: bool,
     pub(crate) idle: Idle,
 }

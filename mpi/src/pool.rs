@@ -405,7 +405,7 @@ impl Drop for MpiPool {
     fn drop(&mut self) {
         if std::thread::panicking() {
             if self.size > 1 {
-                // The others would wait for this rank for ever.
+                // The others would wait for this rank forever.
                 launch::abort();
             }
         } else {

@@ -13,7 +13,7 @@ use crate::wire::Portable;
 /// it has no items; its first `next` serves until rank 0's is over.
 ///
 /// Each item of the input gives one `Result`; an error of its own is an item's, and iteration goes on. The
-/// stream ends with `None`, for ever. Before that, if it could not go on, comes one error that says why, on
+/// stream ends with `None`, forever. Before that, if it could not go on, comes one error that says why, on
 /// every rank: so a `?` in the loop keeps the ranks in step when the call as a whole fails. (An error of
 /// one item is seen by rank 0 alone; to leave all ranks for it, tell the others, by
 /// [`map_all`](crate::MpiPool::map_all) for instance.)

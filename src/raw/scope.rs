@@ -102,7 +102,7 @@ impl<'scope> ScopeTasks<'scope, '_> {
         !list.tasks.is_empty()
     }
 
-    /// Waits for every task, in the way of `end`.
+    /// Waits forevery task, in the way of `end`.
     fn finish(&self, end: &dyn End) {
         // Those that were begun, or are left to the workers.
         let mut pending = VecDeque::new();

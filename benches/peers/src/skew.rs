@@ -22,7 +22,7 @@ pub fn table(bench: &Bench) -> Table {
 /// Each with the weights of its items.
 fn skews() -> [(&'static str, Vec<f64>); 7] {
     let weigh = |weight: &dyn Fn(usize) -> f64| (0..LEN).map(weight).collect::<Vec<_>>();
-    let only = |dear: Range<usize>| weigh(&|i| f64::from(u8::from(dear.contains(&i))));
+    let only = |expensive: Range<usize>| weigh(&|i| f64::from(u8::from(expensive.contains(&i))));
     let mut zipf = weigh(&|i| 1.0 / (i + 1) as f64);
     shuffle(&mut zipf, 0);
     [

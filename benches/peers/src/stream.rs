@@ -13,7 +13,7 @@ use crate::race::{Race, Shown, Table};
 use crate::work::spin;
 
 pub fn tables(bench: &Bench) -> Vec<Table> {
-    vec![free(bench), dear(bench), handover(bench)]
+    vec![free(bench), expensive(bench), handover(bench)]
 }
 
 /// Each item is its own index and stays it, after some work.
@@ -142,7 +142,7 @@ fn free(bench: &Bench) -> Table {
     table
 }
 
-fn dear(bench: &Bench) -> Table {
+fn expensive(bench: &Bench) -> Table {
     let mut table = Table::new("streams of dearer items", Shown::Ratio);
     for (name, micros, items) in [("2e4 × 1 µs", 1, 20_000), ("4000 × 10 µs", 10, 4_000)] {
         let steps = bench.clock.steps(Duration::from_micros(micros));
