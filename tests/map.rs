@@ -1252,3 +1252,28 @@ fn map_into_drops_what_was_there_and_leaves_nothing_after_an_error() {
         }
     });
 }
+
+/// One that is to be replaced has another come in its place, also while others are still at the map.
+#[test]
+fn workers_that_are_replaced_are_as_many_at_a_map_async_to_its_end() {
+    watchdog(60, || {
+        for (workers, tasks) in [(2, 1), (2, 3), (3, 1), (3, 2)] {
+            let pool = Kind::Replaced(workers, tasks).pool();
+            let items = workers * fewer(30, 4);
+            for collected in [true, false] {
+                // So many items wait for one another, and those after them.
+                let all = Arc::new(Barrier::new(workers));
+                let meet = move |i: usize| {
+                    all.wait();
+                    i
+                };
+                let pool = pool.chunksize(1);
+                let map = match collected {
+                    true => pool.map_async(meet, (0..items).collect::<Vec<_>>()),
+                    false => pool.map_async(meet, (0..items).filter(|_| true)),
+                };
+                assert!(map.get().unwrap().into_iter().eq(0..items), "{workers}, {tasks}");
+            }
+        }
+    });
+}

@@ -138,7 +138,7 @@ impl Handout {
     pub(crate) fn size(&self) -> usize {
         let mut size = self.wanted();
         if self.set_chunk.is_none() {
-            // Something foreverybody until the end.
+            // Something for each rank until the end.
             let workers: usize = self.seats.iter().map(|seat| seat.workers).sum();
             let share = |items: usize| (items / (2 * workers.max(1))).max(1);
             size = size.min(self.left.map_or(usize::MAX, share));

@@ -112,7 +112,7 @@ where
             submit,
             sharing: Mutex::new(sharing),
         });
-        // Refused, it was skipped, and the cell has the error.
+        // Refused, it was skipped, and its state has the error.
         let _ = map.queue();
         TaskHandle::new(map)
     }
@@ -246,24 +246,26 @@ where
         loop {
             going.engine.join(worker, self);
             let mut sharing = lock(&self.sharing);
-            let alone = sharing.inside == 1;
+            let last = sharing.inside == 1;
+            let (work_left, retires) = (going.engine.has_work(), worker.should_retire());
             // The last does not go while there is work: those that found the iterator busy were called
             // back by the one that was in it, and that one by nobody.
-            let work_left = alone && going.engine.has_work();
-            if work_left && !worker.should_retire() {
+            if last && work_left && !retires {
                 continue;
             }
             sharing.inside -= 1;
             drop(going);
-            if !work_left {
-                let going = sharing.going.take_if(|_| alone).and_then(Arc::into_inner);
+            if work_left {
+                drop(sharing);
+                if retires {
+                    // Another comes in its place. If that is refused, it is skipped.
+                    self.call();
+                }
+            } else if last {
+                let going = sharing.going.take().and_then(Arc::into_inner);
                 drop(sharing);
                 going.into_iter().for_each(|going| self.finish(going, None));
-                return;
             }
-            drop(sharing);
-            // It is to be replaced, and leaves the rest to another. If that is refused, it is skipped.
-            let _ = self.queue();
             return;
         }
     }
@@ -307,7 +309,7 @@ where
     fn call(&self) {
         // Refused only when the threads are gone, and the caller is on one of them.
         let _ = self.queue();
-        // Who waits for the result may be a worker, and come too.
+        // The one that waits for the result may be a worker, and come too.
         self.state.wake();
     }
 

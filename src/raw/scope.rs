@@ -66,7 +66,7 @@ impl<'scope> ScopeTasks<'scope, '_> {
             task: Borrowed::new(task),
             ticket: AtomicU64::new(0),
         });
-        // Who tasks is in the body of the scope or in a task of it, which is in the list: so the scope does not
+        // The caller is in the body of the scope or in a task of it, which is in the list: so the scope does not
         // end before this returns, also by a panic, which no code of the user's is the cause of.
         let queued = catch(|| submit(Arc::clone(&lent) as Arc<dyn Task>));
         if let Ok(Ok(ticket)) = &queued {
@@ -102,7 +102,7 @@ impl<'scope> ScopeTasks<'scope, '_> {
         !list.tasks.is_empty()
     }
 
-    /// Waits forevery task, in the way of `end`.
+    /// Waits for every task, in the way of `end`.
     fn finish(&self, end: &dyn End) {
         // Those that were begun, or are left to the workers.
         let mut pending = VecDeque::new();

@@ -116,7 +116,7 @@ struct Call<'s, F, T> {
     /// before anybody has the handle.
     ticket: AtomicU64,
     kind: CallKind,
-    /// Itself, or its terms, for [`is_cancelled`](crate::is_cancelled) to ask. A function, because a
+    /// Itself, or its context, for [`is_cancelled`](crate::is_cancelled) to ask. A function, because a
     /// call that borrows cannot be made the first.
     signal: fn(&Arc<Self>) -> Arc<dyn Cancellable>,
 }
@@ -130,7 +130,7 @@ pub(crate) enum CallKind {
     Driver,
 }
 
-/// The terms of a call, in its own block of memory unless it borrows.
+/// The context of a call, in its own block of memory unless it borrows.
 enum ContextPlace {
     Here(CallContext),
     Shared(Arc<CallContext>),
@@ -214,7 +214,7 @@ pub(crate) fn refused<'s, T: Send + 's>(shared: &Arc<Shared>, error: Error) -> T
 }
 
 impl<F, T> Call<'_, F, T> {
-    /// It was queued, or refused, which its cell knows.
+    /// It was queued, or refused, which its state knows.
     fn was_queued(&self, queued: Result<Ticket, Error>) {
         if let Ok(ticket) = queued {
             // ORDERING: who reads it has the handle, which was handed over after this.

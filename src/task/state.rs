@@ -78,7 +78,7 @@ impl<'s, W, T> TaskState<'s, W, T> {
         Self::at(Stage::Queued(work))
     }
 
-    /// A cell that has its outcome.
+    /// Of a call that has its outcome.
     pub(crate) fn ready(outcome: Outcome<T>) -> Self {
         Self::at(Stage::Ready(outcome))
     }
@@ -99,7 +99,7 @@ impl<'s, W, T> TaskState<'s, W, T> {
         }
     }
 
-    /// Gives the cell its outcome, unless it has one: runs the callbacks, then lets the outcome be
+    /// Gives the call its outcome, unless it has one: runs the callbacks, then lets the outcome be
     /// seen, then wakes who waits. True if this call did it.
     pub(crate) fn resolve(&self, outcome: Outcome<T>) -> bool {
         self.resolve_if(outcome, |stage| matches!(stage, Stage::Queued(_) | Stage::Running))
@@ -260,7 +260,7 @@ fn call<T>(callback: Callback<'_, T>, outcome: &Outcome<T>) {
     }
 }
 
-/// The cell with all who may use it, in all orders.
+/// The state with all that may use it, in all orders.
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
@@ -277,7 +277,7 @@ mod models {
         }
     }
 
-    /// Who else gives the cell its outcome, besides the worker that runs the work.
+    /// What else gives it its outcome, besides the worker that runs the work.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Rival {
         Nobody,

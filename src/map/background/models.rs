@@ -260,6 +260,8 @@ fn workers_that_are_replaced_do_all_of_it() {
     let case = Case { max_tasks: Some(1), ..CASE };
     explore(Case { workers: 1, items: 3, ..case });
     explore(Case { preemptions: 1, items: 3, ..case });
+    // Two at once to the end, though the first of each place has gone.
+    explore(Case { preemptions: 1, items: 4, meet: true, ..case });
     // It waits for the result, so it cannot be replaced just now.
     explore(Case { preemptions: 1, workers: 1, owner: Owner::Help, ..case });
     explore(Case { workers: 1, owner: Owner::CancelDrop, ..case });
