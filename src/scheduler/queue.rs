@@ -94,6 +94,11 @@ impl Incoming {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
+
+    /// Gives back the memory of a burst. Not after each look at it, or the next tasks would pay for it again.
+    pub(crate) fn give_back(&mut self) {
+        give_back(&mut self.entries);
+    }
 }
 
 /// First in, first out, but for what the pool's own tasks submit: that goes first, so that what was
@@ -182,12 +187,10 @@ impl Line {
     /// Puts all of `entries`, whose numbers are higher, at the end.
     fn append(&mut self, entries: &mut VecDeque<Entry>) {
         self.live += entries.len();
-        match self.entries.is_empty() {
+        // Their memory too, where that costs nothing.
+        match self.entries.is_empty() && !entries.is_empty() {
             true => std::mem::swap(&mut self.entries, entries),
-            false => {
-                self.entries.append(entries);
-                give_back(entries);
-            }
+            false => self.entries.append(entries),
         }
     }
 
@@ -239,7 +242,7 @@ impl Line {
 
 /// Gives back the memory of more entries than a few, if there are none.
 fn give_back(entries: &mut VecDeque<Entry>) {
-    const KEPT: usize = 512;
+    const KEPT: usize = 1024;
 
     if entries.is_empty() && entries.capacity() > KEPT {
         *entries = VecDeque::new();
@@ -339,7 +342,9 @@ mod tests {
                 queue.take_in(&mut incoming);
             }
             while queue.pop(|_| false).is_some() {}
-            assert!(queue.outer.entries.capacity() + incoming.entries.capacity() <= 1024);
+            queue.take_in(&mut incoming);
+            incoming.give_back();
+            assert!(queue.outer.entries.capacity() + incoming.entries.capacity() <= 2048);
         }
     }
 

@@ -230,6 +230,7 @@ impl<I: IdleSet> Runners<I> {
             door.attended = attended;
             if !attended {
                 self.take_in_from(&mut door, inner);
+                door.tasks.give_back();
             }
         }
         self.inner.set_count(inner.queue.len());
